@@ -90,13 +90,13 @@ impl Allocations {
     /// Releases the requests and ports of all pods but these.
     pub fn retain(&mut self, is_there: impl Fn(&PodKey) -> bool) {
         let gone: Vec<_> = self.held.keys().filter(|key| !is_there(key)).cloned().collect();
-        gone.iter().for_each(|key| self.give_back(key));
+        gone.iter().for_each(|key| self.release(key));
     }
 
-    fn give_back(&mut self, key: &PodKey) {
+    fn release(&mut self, key: &PodKey) {
         if let Some((_, resources)) = self.held.remove(key) {
             self.used.change(&RequestedAmounts::of(&resources), u128::saturating_sub);
-            self.ports.take_back(key);
+            self.ports.release(key);
         }
     }
 
@@ -107,15 +107,15 @@ impl Allocations {
 
     /// Counts a pod's requests, even if they do not fit.
     pub fn count(&mut self, pod: &Pod) {
-        self.give_back(&pod.key);
+        self.release(&pod.key);
         self.used.change(&RequestedAmounts::of(&pod.total), u128::saturating_add);
-        self.ports.give(pod);
+        self.ports.assign(pod);
         self.held.insert(pod.key.clone(), (pod.revision.clone(), pod.total.clone()));
     }
 
     /// Counts a pod's requests if they fit beside the others, in place of those of its earlier revision.
     pub fn admit(&mut self, pod: &Pod) -> Result<(), Explanation> {
-        match self.lacking(pod).or_else(|| self.port_conflict(pod)) {
+        match self.shortage(pod).or_else(|| self.port_conflict(pod)) {
             Some(rejection) => Err(rejection),
             None => {
                 self.count(pod);
@@ -131,7 +131,7 @@ impl Allocations {
         asked.and_then(|_| files::disk_size(&self.disk).ok()).unwrap_or(u64::MAX)
     }
 
-    fn lacking(&self, pod: &Pod) -> Option<Explanation> {
+    fn shortage(&self, pod: &Pod) -> Option<Explanation> {
         let mut others = self.used.clone();
         if let Some((_, own)) = self.held.get(&pod.key) {
             others.change(&RequestedAmounts::of(own), u128::saturating_sub);

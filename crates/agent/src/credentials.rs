@@ -112,7 +112,7 @@ impl Providers {
         let permit =
             Arc::clone(self.lock().permits.entry(Arc::clone(&id)).or_insert_with(|| Arc::new(Semaphore::new(1))));
         let _permit = permit.acquire().await.map_err(|_| ProviderError::Stopping)?;
-        if let Some(kept) = self.kept(&id, image) {
+        if let Some(kept) = self.cached(&id, image) {
             return Ok(kept);
         }
         let PluginAnswer { key, keep_for, auths } = plugin::ask(paths, provider, image).await?;
@@ -126,7 +126,7 @@ impl Providers {
         Ok(auths)
     }
 
-    fn kept(&self, id: &Arc<str>, image: &str) -> Option<Arc<[u8]>> {
+    fn cached(&self, id: &Arc<str>, image: &str) -> Option<Arc<[u8]>> {
         let state = self.lock();
         let found = Key::all_for(image).into_iter().find_map(|key| state.kept.get(&(Arc::clone(id), key)));
         found.filter(|kept| kept.until > crate::clock::instant()).map(|kept| Arc::clone(&kept.auths))

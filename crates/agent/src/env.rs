@@ -85,13 +85,13 @@ impl Environment {
         let mut expanded = Vec::with_capacity(words.len());
         for word in words {
             let word = expand_within(word, ARGUMENT.size(), |name| self.get(name)).ok_or(EnvError::WordTooLong)?;
-            self.hold(word.len())?;
+            self.reserve(word.len())?;
             expanded.push(word);
         }
         Ok(Some(expanded))
     }
 
-    fn hold(&mut self, length: usize) -> Result<(), EnvError> {
+    fn reserve(&mut self, length: usize) -> Result<(), EnvError> {
         self.length = self.length.saturating_add(length);
         if self.length > ARGUMENTS.size() { Err(EnvError::TooMuch) } else { Ok(()) }
     }
@@ -105,7 +105,7 @@ impl Environment {
         if length >= ARGUMENT.size() {
             return Err(EnvError::TooLong { name: name.to_owned(), length });
         }
-        self.hold(length)?;
+        self.reserve(length)?;
         match self.indices.get(name) {
             Some(index) => self.variables[*index].value = value,
             None => {

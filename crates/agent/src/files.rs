@@ -50,7 +50,7 @@ pub(crate) use points::{clean, enclosing, make as make_point};
 pub(crate) use record::{Record, RecordedBackend, boot, recorded, recorded_backends};
 pub(crate) use subpath::prepare as prepare_sub_path;
 pub(crate) use users::{keep as keep_users, path as users};
-pub(crate) use volume::{Site, VolumeError, prepare as prepare_volume, refresh as refresh_volume};
+pub(crate) use volume::{VolumeError, VolumeInputs, prepare as prepare_volume, refresh as refresh_volume};
 
 /// Paths of one pod's files.
 #[derive(Clone, Debug)]

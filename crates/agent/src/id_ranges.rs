@@ -139,9 +139,9 @@ impl IdRanges {
     /// Returns all IDs of the node that pods may have.
     fn pool(&self) -> Result<Range<u32>, RangeError> {
         let known = User::from_name(OWNER).map_err(|error| RangeError::Ask(error.into()))?;
-        let asked = known.map(|_| Ok::<_, io::Error>((ask(&[OWNER])?, ask(&["-g", OWNER])?)));
+        let asked = known.map(|_| Ok::<_, io::Error>((getsubids(&[OWNER])?, getsubids(&["-g", OWNER])?)));
         match asked.transpose() {
-            Ok(Some((users, groups))) => self.owned(users, groups),
+            Ok(Some((users, groups))) => self.parse_ranges(users, groups),
             Ok(None) => Ok(self.usual()),
             // Without the program `getsubids`, pods get the default IDs, as with a kubelet.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(self.usual()),
@@ -156,7 +156,7 @@ impl IdRanges {
     }
 
     /// Parses the output of `getsubids`: `0: kubelet 65536 7208960`.
-    fn owned(&self, users: String, groups: String) -> Result<Range<u32>, RangeError> {
+    fn parse_ranges(&self, users: String, groups: String) -> Result<Range<u32>, RangeError> {
         if users != groups {
             return Err(RangeError::Unlike { users, groups });
         }
@@ -178,7 +178,7 @@ impl IdRanges {
     }
 }
 
-fn ask(arguments: &[&str]) -> io::Result<String> {
+fn getsubids(arguments: &[&str]) -> io::Result<String> {
     let output = Command::new("getsubids").args(arguments).output()?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
@@ -228,8 +228,8 @@ mod tests {
     #[test]
     fn a_user_of_the_node_may_own_the_ranges() {
         let ranges = IdRanges::new(Path::new("/none"), 110);
-        let owned = |found: &str| ranges.owned(found.to_owned(), found.to_owned());
-        assert_eq!(owned("0: kubelet 655360 7208960").expect("it will do"), 655_360..7_864_320);
+        let parse_ranges = |found: &str| ranges.parse_ranges(found.to_owned(), found.to_owned());
+        assert_eq!(parse_ranges("0: kubelet 655360 7208960").expect("it will do"), 655_360..7_864_320);
         for wrong in [
             "",
             "0: kubelet 1 7208960",
@@ -237,10 +237,10 @@ mod tests {
             "0: kubelet 65536 65536",
             "0: kubelet 65536 7208960\n1: kubelet 65536000 65536",
         ] {
-            let error = owned(wrong).expect_err(wrong).to_string();
+            let error = parse_ranges(wrong).expect_err(wrong).to_string();
             assert!(error.contains("/etc/subuid"), "{error}");
         }
-        let error = ranges.owned("0: kubelet 65536 7208960".to_owned(), String::new()).expect_err("no groups");
+        let error = ranges.parse_ranges("0: kubelet 65536 7208960".to_owned(), String::new()).expect_err("no groups");
         assert!(error.to_string().contains("than groups"), "{error}");
     }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, 
     while !observations.is_empty() {
         observations.iter_mut().for_each(|it| drop(it.borrow_and_update()));
         let (wanted, is_all) = wanted(&shared);
-        links = blocking(move || links.put(&wanted, is_all)).await;
+        links = blocking(move || links.update(&wanted, is_all)).await;
         let changed = select_all(observations.iter_mut().map(|it| Box::pin(it.changed())));
         if shutdown.run_until_cancelled(changed).await.is_none() {
             return;
@@ -76,8 +76,8 @@ struct Links {
 
 impl Links {
     /// Creates the missing links, and removes those that are not wanted.
-    fn put(mut self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> Self {
-        let failed = self.try_put(wanted, is_all).err().map(|error| error.to_string());
+    fn update(mut self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> Self {
+        let failed = self.try_update(wanted, is_all).err().map(|error| error.to_string());
         if let Some(error) = failed.as_ref().filter(|error| self.failed.as_ref() != Some(*error)) {
             tracing::warn!(directory = %self.directory.display(), error, "links to logs cannot be kept");
         }
@@ -86,7 +86,7 @@ impl Links {
     }
 
     /// Does as much as possible, and returns the first error.
-    fn try_put(&self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> io::Result<()> {
+    fn try_update(&self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         let mut found = HashMap::new();
         for entry in fs::read_dir(&self.directory)? {

@@ -157,7 +157,7 @@ pub(crate) async fn serve(
                     let inner =
                         Inner { stage: AtomicU8::new(WAITS), since: instant(), streams: Arc::clone(&streams) };
                     let exchange = Exchange(Arc::new(inner));
-                    let task = tasks.spawn(converse(connection, routes.clone(), exchange.clone()));
+                    let task = tasks.spawn(serve_connection(connection, routes.clone(), exchange.clone()));
                     open.push_back(Open { task, exchange });
                 }
             },
@@ -175,7 +175,7 @@ fn close_oldest(open: &mut VecDeque<Open>) -> bool {
 }
 
 /// Serves one connection: a request and its answer.
-async fn converse(
+async fn serve_connection(
     connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     routes: Router,
     exchange: Exchange,

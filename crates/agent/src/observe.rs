@@ -197,7 +197,7 @@ impl<R: Runtime> Watcher<R> {
                     () = sleep_until(rest) => Trigger::Anything,
                 };
                 let Trigger::Events(events) = happened else { break };
-                let Some(pods) = self.concerned(&events) else { break };
+                let Some(pods) = self.changed_pods(&events) else { break };
                 let begun = instant();
                 let observed = join_all(pods.iter().map(|pod| self.observer.observe_pod(&**runtime, pod))).await;
                 if observed.contains(&false) {
@@ -211,7 +211,7 @@ impl<R: Runtime> Watcher<R> {
     }
 
     /// Returns the pods of these events; `None` if only a full observation can tell what changed.
-    fn concerned(&self, events: &[EventKind]) -> Option<HashSet<PodKey>> {
+    fn changed_pods(&self, events: &[EventKind]) -> Option<HashSet<PodKey>> {
         let latest = self.observer.latest.borrow();
         let mut pods = HashSet::new();
         for event in events {

@@ -87,7 +87,7 @@ impl<R: Runtime> Prober<R> {
         let mut due = self.first;
         loop {
             sleep_until(due).await;
-            let answer = self.ask().await;
+            let answer = self.run_with_retries().await;
             due = self.after(due);
             let Some(good) = answer else { continue };
             run = if run.0 == Some(good) { (run.0, run.1 + 1) } else { (Some(good), 1) };
@@ -116,10 +116,10 @@ impl<R: Runtime> Prober<R> {
     }
 
     /// Runs the probe. Returns whether it succeeded; `None` if it could not be run.
-    async fn ask(&self) -> Option<bool> {
+    async fn run_with_retries(&self) -> Option<bool> {
         let mut tries = 1;
         let answer = loop {
-            match self.put().await {
+            match self.attempt().await {
                 AttemptResult::Broken(_) if tries < TRIES => tries += 1,
                 answer => break answer,
             }
@@ -138,7 +138,7 @@ impl<R: Runtime> Prober<R> {
         good
     }
 
-    async fn put(&self) -> AttemptResult {
+    async fn attempt(&self) -> AttemptResult {
         let limit = self.probe.timeout;
         match &self.probe.check {
             Check::Exec(command) => self.exec(command, limit).await,

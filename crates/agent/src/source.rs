@@ -106,7 +106,7 @@ impl Sources {
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
             self.watch.renew();
-            if shutdown.run_until_cancelled(self.ask_kubelets()).await.is_none() {
+            if shutdown.run_until_cancelled(self.poll_kubelets()).await.is_none() {
                 return;
             }
             self = blocking(move || self.read()).await;
@@ -118,15 +118,15 @@ impl Sources {
     }
 
     /// Polls the kubelets that sources belong to. Returns whether anything has changed.
-    async fn ask_kubelets(&mut self) -> bool {
+    async fn poll_kubelets(&mut self) -> bool {
         let standbys = self.sources.iter_mut().filter_map(|source| source.files_mut()?.standby());
-        let has_changed = join_all(standbys.map(Standby::ask)).await.contains(&true);
-        self.hand_back();
+        let has_changed = join_all(standbys.map(Standby::poll)).await.contains(&true);
+        self.release_locks();
         has_changed
     }
 
     /// Releases a kubelet's lock file once none of its pods is left here and none will be started.
-    fn hand_back(&mut self) {
+    fn release_locks(&mut self) {
         let progress = self.progress.borrow();
         let desired = self.desired.borrow();
         if !Arc::ptr_eq(&progress.desired, &desired) {
@@ -197,7 +197,7 @@ impl Sources {
                     return;
                 }
                 () = sleep_until(asking.unwrap_or(due)), if asking.is_some() => {
-                    if self.ask_kubelets().await {
+                    if self.poll_kubelets().await {
                         return;
                     }
                     asking = self.next_question();

@@ -27,7 +27,7 @@ pub(crate) async fn run<R: Runtime>(
     let mut suspects = HashSet::new();
     loop {
         forget_removed(&shared).await;
-        suspects = match unclaimed(&shared, &desired) {
+        suspects = match leftover_uids(&shared, &desired) {
             Some(unclaimed) => {
                 for uid in unclaimed.intersection(&suspects) {
                     remove(&shared, uid).await;
@@ -44,7 +44,7 @@ pub(crate) async fn run<R: Runtime>(
 
 /// Returns the UIDs with files on the node that no source wants and no runtime has; `None` while not all sources are
 /// known.
-fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desired>>) -> Option<HashSet<PodUid>> {
+fn leftover_uids<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desired>>) -> Option<HashSet<PodUid>> {
     let desired = Arc::clone(&desired.borrow());
     if !desired.complete {
         return None;

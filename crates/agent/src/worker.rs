@@ -9,7 +9,7 @@
 //!   - [`Projections`]: volumes that follow ConfigMaps and Secrets. [`Usage`]: disk usage and eviction.
 //!   - [`Presence`]: the pod over all of its revisions. [`show`]: its view. [`announce`]: events.
 //! - [`decide`]: the plan and its inputs. [`perform`]: the steps of a plan; [`failed`]: their failures. [`stop`]:
-//!   order of stops. [`prepare`]: files and environment. [`material`]: volumes. [`container`]: configuration of
+//!   order of stops. [`prepare`]: files and environment. [`pod_inputs`]: volumes. [`container`]: configuration of
 //!   sandboxes and containers, with [`security`] and [`mounts`].
 //! - [`Context`]: the pod's name, and the state that all tasks of the agent share. Every part gets it.
 
@@ -21,10 +21,10 @@ mod failed;
 mod inbox;
 mod lifecycle;
 mod location;
-mod material;
 mod messages;
 mod mounts;
 mod perform;
+mod pod_inputs;
 mod prepare;
 mod presence;
 mod pulls;

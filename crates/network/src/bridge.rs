@@ -196,7 +196,7 @@ impl Bridge {
     }
 
     /// Returns the reason why pods have no network, if there is one, and the obstacles to their traffic.
-    pub fn trouble(&self) -> (Option<String>, Vec<String>) {
+    pub fn diagnose(&self) -> (Option<String>, Vec<String>) {
         let mut state = self.state();
         if !state.is_ready {
             // Without a pod nothing is repaired, and little is read.
@@ -207,7 +207,7 @@ impl Bridge {
             }
         }
         let mut obstacles = state.obstacles.clone();
-        obstacles.extend(self.filter.shortcoming());
+        obstacles.extend(self.filter.gap());
         (state.failure.clone(), obstacles)
     }
 

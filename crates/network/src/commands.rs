@@ -23,7 +23,7 @@ pub(super) fn nft(batch: &str) -> io::Result<()> {
 }
 
 /// Returns the output of `nft`.
-pub(super) fn asked_of_nft(arguments: &[&str]) -> io::Result<String> {
+pub(super) fn nft_output(arguments: &[&str]) -> io::Result<String> {
     run("nft", arguments, "")
 }
 
@@ -38,7 +38,7 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
         _ => error,
     })?;
     let exited = kill_later(&child)?;
-    let talked = talk(&mut child, input);
+    let talked = exchange(&mut child, input);
     if talked.is_err() {
         child.kill()?;
     }
@@ -61,7 +61,7 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
 }
 
 /// Gives a program its input, and returns its output and its errors.
-fn talk(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
+fn exchange(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
         // Both are read at the same time: a program that fills one waits until it is read.
@@ -70,7 +70,7 @@ fn talk(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
             stderr.map(|stderr| stderr.take(FILTER_OUTPUT.most).read_to_end(&mut complained)).transpose()?;
             Ok(complained)
         });
-        let said = give(child.stdin.take(), input)
+        let said = write_input(child.stdin.take(), input)
             .and_then(|()| stdout.map_or(Ok(Vec::new()), |stdout| read_from(stdout, FILTER_OUTPUT)));
         if said.is_err() {
             // Then its standard error ends too.
@@ -82,7 +82,7 @@ fn talk(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Gives a program its input. The programs read all of it before they print on standard output.
-fn give(stdin: Option<ChildStdin>, input: &str) -> io::Result<()> {
+fn write_input(stdin: Option<ChildStdin>, input: &str) -> io::Result<()> {
     match stdin.map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes())) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         given => given,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     bridge::link,
-    commands::{asked_of_nft, nft},
+    commands::{nft, nft_output},
     leases::{self, Leases, Subnet},
     netfilter::{self, Change, Element},
     rules::{self, Pod, Port, State, hardware},
@@ -130,7 +130,7 @@ impl Filter {
     }
 
     /// Returns the gap in the rules that this node makes, if there is one.
-    pub fn shortcoming(&self) -> Option<String> {
+    pub fn gap(&self) -> Option<String> {
         let known = self.known();
         let frameless = known.applied.as_ref()?.frameless.as_ref()?;
         Some(format!(
@@ -218,7 +218,7 @@ impl Filter {
     /// Returns the targets of ports in the present rules, by the name of the claimed port.
     fn targets(&self) -> HashMap<String, u16> {
         let map = |map: &str| {
-            let listed = asked_of_nft(&["-j", "list", "map", "ip", &self.table, map]).unwrap_or_default();
+            let listed = nft_output(&["-j", "list", "map", "ip", &self.table, map]).unwrap_or_default();
             targets_in(map, &listed)
         };
         map("ports").into_iter().chain(map("addressed")).collect()
@@ -226,7 +226,7 @@ impl Filter {
 
     /// Returns the bridge's rules as `nft` prints them, with elements in order.
     fn listing(&self, has_frames: bool) -> io::Result<String> {
-        let list = |family: &str| asked_of_nft(&["list", "table", family, &self.table]).map(|text| in_order(&text));
+        let list = |family: &str| nft_output(&["list", "table", family, &self.table]).map(|text| in_order(&text));
         Ok(list("ip")? + &if has_frames { list("bridge")? } else { String::new() })
     }
 }

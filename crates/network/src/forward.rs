@@ -14,7 +14,7 @@ use std::{io, sync::Arc};
 use serde_json::Value;
 
 use super::{
-    commands::{asked_of_nft, run},
+    commands::{nft_output, run},
     leases::Subnet,
 };
 use crate::limits::IPTABLES_TABLES;
@@ -85,21 +85,21 @@ impl Forward {
         names.is_ok_and(|names| names.lines().any(|it| it == "filter"))
     }
 
-    /// Returns the obstacles to pods' traffic, each a sentence with the command that removes it. With `mends`, it lets
+    /// Returns the obstacles to pods' traffic, each a sentence with the command that removes it. With `repairs`, it lets
     /// pods pass where the obstacle is iptables.
-    pub fn obstacles(&self, mends: bool) -> io::Result<Vec<String>> {
-        let chains = chains(&asked_of_nft(&["-j", "list", "chains"])?);
+    pub fn obstacles(&self, repairs: bool) -> io::Result<Vec<String>> {
+        let chains = chains(&nft_output(&["-j", "list", "chains"])?);
         let is_iptables = |chain: &Chain| (&*chain.family, &*chain.table, &*chain.name) == ("ip", "filter", "FORWARD");
         let mut found = Vec::new();
         if let Some(chain) = chains.iter().find(|chain| is_iptables(chain)) {
-            found.extend(self.pass(Kind::Nft, mends, chain.drops));
+            found.extend(self.let_pass(Kind::Nft, repairs, chain.drops));
         }
         if Self::has_legacy() {
-            found.extend(self.pass(Kind::Legacy, mends, true));
+            found.extend(self.let_pass(Kind::Legacy, repairs, true));
         }
         for Chain { family, table, name, drops } in chains.iter().filter(|chain| !is_iptables(chain)) {
-            let rules = asked_of_nft(&["list", "table", family, table]).unwrap_or_default();
-            let stop = if *drops { Some("policy drop") } else { last_word(&rules, name) };
+            let rules = nft_output(&["list", "table", family, table]).unwrap_or_default();
+            let stop = if *drops { Some("policy drop") } else { final_drop(&rules, name) };
             // Rules about the pods let them pass, or drop their packets on purpose.
             let is_of_pods = rules.contains(&format!("\"{}\"", self.bridge)) || rules.contains(&*self.subnet);
             if let Some(stop) = stop.filter(|_| !is_of_pods) {
@@ -122,7 +122,7 @@ impl Forward {
     }
 
     /// Lets pods pass iptables. Returns the obstacle if that fails.
-    fn pass(&self, kind: Kind, mends: bool, drops: bool) -> Option<String> {
+    fn let_pass(&self, kind: Kind, repairs: bool, drops: bool) -> Option<String> {
         let bridge = &self.bridge;
         let stopped = |why: &str| {
             format!(
@@ -139,7 +139,7 @@ impl Forward {
             Err(error) => return drops.then(|| stopped(&error.to_string())),
         };
         // A caller that changes nothing needs no report of an obstacle that the first pod removes.
-        let batch = iptables::passage(&saved, bridge).filter(|_| mends)?;
+        let batch = iptables::passage(&saved, bridge).filter(|_| repairs)?;
         match restored(restore, &batch) {
             Ok(()) => {
                 tracing::info!(bridge = &**bridge, iptables, "iptables drops what is forwarded: rules let pods pass");
@@ -226,10 +226,10 @@ mod tests {
             format!("table inet f {{\n\tchain fwd {{\n\t\ttype x\n\t\t{rule}\n\t}}\n\tchain b {{\n\t\tdrop\n\t}}\n}}\n")
         };
         for rule in ["drop", "reject with icmpx admin-prohibited", "counter packets 1 bytes 2 drop"] {
-            assert!(last_word(&table(rule), "fwd").is_some_and(|it| rule.ends_with(it)), "{rule}");
+            assert!(final_drop(&table(rule), "fwd").is_some_and(|it| rule.ends_with(it)), "{rule}");
         }
         for rule in ["ip saddr 10.0.0.1 drop", "accept", "counter packets 1 bytes 2 ip saddr 10.0.0.1 drop"] {
-            assert_eq!(last_word(&table(rule), "fwd"), None, "{rule}");
+            assert_eq!(final_drop(&table(rule), "fwd"), None, "{rule}");
         }
     }
 }

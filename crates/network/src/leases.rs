@@ -131,7 +131,7 @@ impl Leases {
 
     /// Returns every leased address with its sandbox, and whether the pod's hardware address is derived from it.
     pub fn leased(&self) -> io::Result<Vec<(Ipv4Addr, String, bool)>> {
-        let held = held(&self.addresses())?.into_iter();
+        let held = entries(&self.addresses())?.into_iter();
         let leased = held.filter_map(|(name, owner)| Some((name.parse::<Ipv4Addr>().ok()?, owner)));
         let hardware = self.directory.join(HARDWARE);
         Ok(leased.map(|(address, owner)| (address, owner, hardware.join(address.to_string()).exists())).collect())
@@ -139,13 +139,13 @@ impl Leases {
 
     /// Returns every claimed port by name, with its sandbox, and the pod's port if that is recorded.
     pub fn claimed(&self) -> io::Result<Vec<(String, String, Option<u16>)>> {
-        let targets: HashMap<_, _> = held(&self.directory.join(TARGETS))?.into_iter().collect();
+        let targets: HashMap<_, _> = entries(&self.directory.join(TARGETS))?.into_iter().collect();
         let target = |name: &String| targets.get(name).and_then(|it| it.trim().parse().ok());
         let with_target = |(name, owner)| {
             let target = target(&name);
             (name, owner, target)
         };
-        Ok(held(&self.ports_dir())?.into_iter().map(with_target).collect())
+        Ok(entries(&self.ports_dir())?.into_iter().map(with_target).collect())
     }
 
     /// Returns whether no address is leased.
@@ -170,7 +170,7 @@ impl Leases {
     pub fn release(&self, id: &str) -> io::Result<bool> {
         let mut had = false;
         for (directory, notes) in [(self.ports_dir(), TARGETS), (self.addresses(), HARDWARE)] {
-            for (name, _) in held(&directory)?.into_iter().filter(|(_, owner)| owner == id) {
+            for (name, _) in entries(&directory)?.into_iter().filter(|(_, owner)| owner == id) {
                 match fs::remove_file(self.directory.join(notes).join(&name)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
@@ -184,7 +184,7 @@ impl Leases {
 
     /// Returns every sandbox that has an address or a port.
     pub fn holders(&self) -> io::Result<HashSet<String>> {
-        let (mut all, ports) = (held(&self.addresses())?, held(&self.ports_dir())?);
+        let (mut all, ports) = (entries(&self.addresses())?, entries(&self.ports_dir())?);
         all.extend(ports);
         Ok(all.into_iter().map(|(_, owner)| owner).collect())
     }
@@ -255,7 +255,7 @@ fn is_bare(directory: &Path) -> io::Result<bool> {
     }
 }
 
-fn held(directory: &Path) -> io::Result<Vec<(String, String)>> {
+fn entries(directory: &Path) -> io::Result<Vec<(String, String)>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,

@@ -103,7 +103,7 @@ impl Network {
                 Ok(()) => return Health::default(),
                 Err(error) => (NOT_READY, error.chain()),
             },
-            None => match self.bridge.trouble() {
+            None => match self.bridge.diagnose() {
                 (Some(failure), _) => (NOT_READY, failure),
                 (None, obstacles) if obstacles.is_empty() => return Health::default(),
                 (None, obstacles) => {

@@ -450,7 +450,7 @@ fn iptables_that_drops_what_is_forwarded_lets_pods_pass() {
             pass();
             let saved = command(&format!("{iptables} -S"));
             assert!(saved.contains("-A DOCKER-USER -i b0"), "{saved}");
-            assert_eq!(node.bridge.trouble(), (None, Vec::new()));
+            assert_eq!(node.bridge.diagnose(), (None, Vec::new()));
             println!("the bridge goes, and with it the rules");
             for pod in [&pod, &other] {
                 node.bridge.detach(pod.id).expect("detached");
@@ -471,7 +471,7 @@ fn a_drop_that_is_nobodys_of_ours_is_named_with_the_line_that_mends_it() {
         nft("table inet f { chain drops { type filter hook forward priority 0 ; policy drop ; }\n}").expect("made");
         assert!(pod.call(WORLD, 80, SILENCE).is_err(), "nothing drops");
         node.bridge.repair(false);
-        let (failure, obstacles) = node.bridge.trouble();
+        let (failure, obstacles) = node.bridge.diagnose();
         let [obstacle] = &obstacles[..] else { panic!("one is in the way: {obstacles:?}") };
         assert!(obstacle.contains("chain drops of nftables' table inet f drops"), "{obstacle}");
         assert_eq!(failure, None);
@@ -479,7 +479,7 @@ fn a_drop_that_is_nobodys_of_ours_is_named_with_the_line_that_mends_it() {
         run("sh", &["-c", line], "").expect("it is one");
         assert_eq!(pod.call(WORLD, 80, PATIENCE).expect("an answer"), "192.0.2.1");
         node.bridge.repair(false);
-        assert_eq!(node.bridge.trouble(), (None, Vec::new()));
+        assert_eq!(node.bridge.diagnose(), (None, Vec::new()));
     });
 }
 

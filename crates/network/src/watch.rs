@@ -61,6 +61,6 @@ fn drain(socket: &mut TokioSocket) {
 }
 
 /// Ignores the error of a socket that has lost messages: it reports a change too, and the next read goes on after it.
-fn overflown(error: io::Error) -> io::Result<()> {
+fn ignore_overflow(error: io::Error) -> io::Result<()> {
     if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) { Ok(()) } else { Err(error) }
 }

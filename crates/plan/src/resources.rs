@@ -93,7 +93,7 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i32 
         QosClass::Guaranteed => GUARANTEED,
         QosClass::BestEffort => BEST_EFFORT,
         QosClass::Burstable => {
-            let rest = unclaimed(pod);
+            let rest = share_of_pod_request(pod);
             let of = |request: u64| {
                 let part = u128::from(request.saturating_add(rest)) * 1000 / u128::from(memory_capacity.max(1));
                 BEST_EFFORT - i64::try_from(part).unwrap_or(BEST_EFFORT)
@@ -109,7 +109,7 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i32 
 }
 
 /// Returns each container's share of the memory request that `spec.resources` adds to the containers' own.
-fn unclaimed(pod: &Pod) -> u64 {
+fn share_of_pod_request(pod: &Pod) -> u64 {
     let Some(request) = pod.resources.as_ref().and_then(|it| it.memory_request) else { return 0 };
     let sidecars = pod.init_containers.iter().filter(|it| it.runs_always());
     let requests: Vec<_> = pod.containers.iter().chain(sidecars).map(|it| it.resources.memory_request).collect();

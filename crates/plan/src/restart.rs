@@ -21,7 +21,7 @@ const BACKOFF_RESET: Duration = Duration::from_secs(600);
 /// R-RSP-3, R-SYNC-6).
 pub fn wants_start(pod: &Pod, container: &Container, newest: Option<&Instance<'_>>, history: &History) -> bool {
     let Some(newest) = newest else { return true };
-    if is_asked(newest, history) {
+    if is_requested(newest, history) {
         return true;
     }
     match &newest.container.state {
@@ -32,7 +32,7 @@ pub fn wants_start(pod: &Pod, container: &Container, newest: Option<&Instance<'_
 }
 
 /// Returns whether a user requested a restart of this instance.
-pub fn is_asked(newest: &Instance<'_>, history: &History) -> bool {
+pub fn is_requested(newest: &Instance<'_>, history: &History) -> bool {
     history.is_container_to_restart(&newest.container.id) || history.is_sandbox_to_restart(&newest.sandbox.id)
 }
 
@@ -70,20 +70,24 @@ pub fn due(container: &Container, newest: Option<&Instance<'_>>, history: &Histo
 const BACKOFF_SHOWN: Duration = Duration::from_secs(1);
 
 /// Returns whether a restart is so near that the status shows the back-off rather than the failure.
-pub fn is_near(due: Instant, now: Instant) -> bool {
+pub fn shows_backoff(due: Instant, now: Instant) -> bool {
     due <= after(now, BACKOFF_SHOWN)
 }
 
 /// Returns the time at which the status of a waiting container changes next.
 pub fn next_status_change(due: Instant, now: Instant) -> Instant {
-    if is_near(due, now) { due } else { after(now, due.saturating_duration_since(now).saturating_sub(BACKOFF_SHOWN)) }
+    if shows_backoff(due, now) {
+        due
+    } else {
+        after(now, due.saturating_duration_since(now).saturating_sub(BACKOFF_SHOWN))
+    }
 }
 
 /// Returns the end of the back-off after the container's latest exit.
 pub fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
     let newest = newest.filter(|_| !mutant::is_on(Mutant::RestartsAtOnce))?;
     // A container that was lost with its sandbox did not crash.
-    if is_asked(newest, history) || newest.sandbox.state != SandboxState::Ready {
+    if is_requested(newest, history) || newest.sandbox.state != SandboxState::Ready {
         return None;
     }
     let ContainerState::Exited { finished_at: Some(finished), .. } = newest.container.state else { return None };

@@ -53,7 +53,7 @@ pub(crate) struct Weight {
 
 impl Weight {
     /// Adds the size of a value that is inside this one.
-    fn hold(&mut self, inner: Self) {
+    fn count_size(&mut self, inner: Self) {
         self.values += inner.values;
         self.bytes += inner.bytes;
         self.depth = self.depth.max(inner.depth);
@@ -83,11 +83,11 @@ impl Node {
         match &self.content {
             Content::Null | Content::Bool(_) => {}
             Content::Number(text) | Content::Text(text) => weight.bytes = text.len(),
-            Content::List(items) => items.iter().for_each(|item| weight.hold(item.weight())),
+            Content::List(items) => items.iter().for_each(|item| weight.count_size(item.weight())),
             Content::Map(entries) => {
                 for entry in entries {
                     weight.bytes += entry.key.len();
-                    weight.hold(entry.value.weight());
+                    weight.count_size(entry.value.weight());
                 }
             }
         }

@@ -110,7 +110,7 @@ impl Reader {
     }
 
     /// Adds the size of a value in etcd's form, before the value is made.
-    fn hold(&mut self, stored: usize, at: At) {
+    fn count_size(&mut self, stored: usize, at: At) {
         self.stored = self.stored.saturating_add(stored);
         if self.stored > limits::STORED && std::mem::take(&mut self.is_kept) {
             let message = format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED);
@@ -142,7 +142,7 @@ impl Reader {
 
     /// Reads a value of that shape; returns `None` for null, and for a value that does not fit.
     fn value(&mut self, node: &Node, shape: &Shape) -> Option<Value> {
-        self.hold(stored(&node.content), node.at);
+        self.count_size(stored(&node.content), node.at);
         match (&node.content, shape) {
             (Content::Null, _) => None,
             (_, Shape::Any) => {
@@ -154,7 +154,7 @@ impl Reader {
                 let mut object = Map::new();
                 for entry in entries {
                     self.repeated(entry);
-                    self.hold(entry.key.len(), entry.at);
+                    self.count_size(entry.key.len(), entry.at);
                     let value = self.at(&entry.key, |reader| reader.item(&entry.value, inside));
                     if self.is_kept {
                         object.insert(entry.key.clone().into_owned(), value);

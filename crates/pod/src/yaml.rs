@@ -316,12 +316,12 @@ impl Reader {
                 Content::Map(entries)
             }
         };
-        self.hold(Weight { values: 1, ..Weight::default() }, at)?;
+        self.count_size(Weight { values: 1, ..Weight::default() }, at)?;
         self.value(anchor, Node { at, content })
     }
 
     /// Adds a size to the documents, before the value is made.
-    fn hold(&mut self, more: Weight, at: At) -> Result<(), Problem> {
+    fn count_size(&mut self, more: Weight, at: At) -> Result<(), Problem> {
         self.held.bytes = self.held.bytes.saturating_add(more.bytes);
         self.held.values = self.held.values.saturating_add(more.values);
         bounded(self.held, at)
@@ -346,7 +346,7 @@ impl Reader {
         tag: Option<&str>,
         at: At,
     ) -> Result<(), Problem> {
-        self.hold(Weight { values: usize::from(!self.expects_key()), bytes: text.len(), depth: 1 }, at)?;
+        self.count_size(Weight { values: usize::from(!self.expects_key()), bytes: text.len(), depth: 1 }, at)?;
         let is_plain = style == ScalarStyle::Plain;
         let scalar = scalar::resolve(&text, is_plain, tag).map_err(|said| problem(at, said))?;
         if self.expects_key() {
@@ -395,7 +395,7 @@ impl Reader {
         if self.open.len() + weight.depth > DEPTH {
             return Err(problem(at, format!("it nests deeper than {DEPTH} levels")));
         }
-        self.hold(weight, at)?;
+        self.count_size(weight, at)?;
         let Some(Some((Node { content, .. }, _))) = self.anchors.get(anchor) else { return Ok(()) };
         let content = content.clone();
         if self.expects_key() {

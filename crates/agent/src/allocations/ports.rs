@@ -43,14 +43,14 @@ pub(super) struct Ports(HashMap<(Protocol, u16), Vec<(HostPort, PodKey)>>);
 
 impl Ports {
     /// Gives a pod its ports, even if another pod has them.
-    pub fn give(&mut self, pod: &Pod) {
+    pub fn assign(&mut self, pod: &Pod) {
         for port in wanted(pod) {
             self.0.entry((port.protocol, port.port)).or_default().push((port, pod.key.clone()));
         }
     }
 
     /// Releases the ports of a pod.
-    pub fn take_back(&mut self, key: &PodKey) {
+    pub fn release(&mut self, key: &PodKey) {
         self.0.retain(|_, owners| {
             owners.retain(|(_, owner)| owner != key);
             !owners.is_empty()

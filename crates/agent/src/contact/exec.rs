@@ -48,8 +48,8 @@ pub(crate) async fn run<R: Runtime>(
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = ExecId(format!("run-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let no_pipe = |error: io::Error| Error::new(ErrorKind::Other, "making pipes for a command").caused_by(&error);
-    let (out, stdout) = outlet().map_err(no_pipe)?;
-    let (err, stderr) = outlet().map_err(no_pipe)?;
+    let (out, stdout) = output_pipe().map_err(no_pipe)?;
+    let (err, stderr) = output_pipe().map_err(no_pipe)?;
     let (container, command) = (container.clone(), command.to_vec());
     let request = ExecRequest { id, container, command, tty: false, size: None, descendants };
     let stdio = ExecStdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };
@@ -71,7 +71,7 @@ pub(crate) async fn run<R: Runtime>(
     Ok(CommandOutput { code: ended?.code, stdout: text(stdout), stderr: text(stderr) })
 }
 
-fn outlet() -> io::Result<(pipe::Receiver, OwnedFd)> {
+fn output_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((pipe::Receiver::from_owned_fd(ours)?, theirs))

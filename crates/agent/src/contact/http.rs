@@ -50,7 +50,7 @@ pub(crate) async fn get(
     let mut url = Url { is_https: get.is_https, host, port, target: get.path.clone() };
     let first = format!("{scheme}://{}{}", join(&url.host, url.port), get.path);
     for _ in 0..=MAX_REDIRECTS {
-        let asked = timeout_at(deadline, ask(&url, &headers, deadline)).await;
+        let asked = timeout_at(deadline, send(&url, &headers, deadline)).await;
         let (answer, location) = match asked {
             Ok(asked) => asked.map_err(|error| error.of(&first))?,
             Err(_) => return Err(ContactError::Deadline.of(&first)),
@@ -83,7 +83,7 @@ fn headers(get: &HttpGet, agent: &str) -> HeaderMap {
 }
 
 /// Returns the answer to a probe, and the `Location` if it is a redirect.
-async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(HttpAnswer, Option<String>), ContactError> {
+async fn send(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(HttpAnswer, Option<String>), ContactError> {
     let stream = tcp::open(&url.host, url.port, deadline).await?;
     let mut headers = headers.clone();
     if !headers.contains_key(HOST) {

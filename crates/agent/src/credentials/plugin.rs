@@ -78,13 +78,13 @@ async fn run(path: &Path, provider: &Provider, request: &str) -> Result<Vec<u8>,
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(CallError::Start)?;
     let _group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
-    match tokio::time::timeout(ANSWER_TIMEOUT, talk(&mut child, request)).await {
+    match tokio::time::timeout(ANSWER_TIMEOUT, exchange(&mut child, request)).await {
         Ok(said) => said,
         Err(_) => Err(CallError::Late),
     }
 }
 
-async fn talk(child: &mut Child, request: &str) -> Result<Vec<u8>, CallError> {
+async fn exchange(child: &mut Child, request: &str) -> Result<Vec<u8>, CallError> {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let write = async {
         let Some(mut stdin) = stdin else { return Ok(()) };

@@ -18,23 +18,23 @@ const FILE: u32 = 0o660;
 const DIRECTORY: u32 = 0o2770;
 
 /// Gives a directory and everything in it to a group.
-pub(super) fn give(volume: &Path, group: &FsGroup) -> io::Result<()> {
+pub(super) fn change_group(volume: &Path, group: &FsGroup) -> io::Result<()> {
     let top = fs::metadata(volume)?;
     let is_given = top.gid() == group.id && top.mode() & DIRECTORY == DIRECTORY;
     if group.on_root_mismatch && is_given {
         return Ok(());
     }
     walk(volume, |found| match found {
-        Found::Directory(directory) => own(directory, group.id, DIRECTORY),
+        Found::Directory(directory) => set_owner(directory, group.id, DIRECTORY),
         Found::Link(directory, name) => {
             Ok(chownat(directory, name, None, Some(Gid::from_raw(group.id)), AtFlags::SYMLINK_NOFOLLOW)?)
         }
-        Found::File(file) => own(file, group.id, FILE),
+        Found::File(file) => set_owner(file, group.id, FILE),
     })
 }
 
 /// Sets group and mode of an open file by its descriptor, as its name may be another file's by now.
-fn own(opened: BorrowedFd<'_>, group: u32, mode: u32) -> io::Result<()> {
+fn set_owner(opened: BorrowedFd<'_>, group: u32, mode: u32) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
     let entry = fs::metadata(&path)?;
     if entry.gid() != group {
@@ -66,7 +66,7 @@ mod tests {
             (entry.gid(), entry.mode() & 0o7777)
         };
         let before = (found(outside.path()), found(&outside.path().join("theirs")));
-        give(volume.path(), &FsGroup { id: 2500, on_root_mismatch: false }).expect("it can be given");
+        change_group(volume.path(), &FsGroup { id: 2500, on_root_mismatch: false }).expect("it can be given");
         assert_eq!(found(volume.path()).0, 2500, "R-SEC-11");
         assert_eq!(found(volume.path()).1 & DIRECTORY, DIRECTORY);
         assert_eq!(found(&volume.path().join("sub/file")), (2500, 0o664));
@@ -74,9 +74,9 @@ mod tests {
 
         fs::write(volume.path().join("new"), "").expect("written");
         chown(volume.path().join("new"), None, Some(0)).expect("given");
-        give(volume.path(), &FsGroup { id: 2500, on_root_mismatch: true }).expect("nothing is to be done");
+        change_group(volume.path(), &FsGroup { id: 2500, on_root_mismatch: true }).expect("nothing is to be done");
         assert_eq!(found(&volume.path().join("new")).0, 0, "OnRootMismatch looks at the root only");
-        give(volume.path(), &FsGroup { id: 2600, on_root_mismatch: true }).expect("it can be given");
+        change_group(volume.path(), &FsGroup { id: 2600, on_root_mismatch: true }).expect("it can be given");
         assert_eq!(found(&volume.path().join("new")).0, 2600);
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, 
         }
         match fs::create_dir(&path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => own(&path, directory_mode(group), group)?,
+            _ => set_owner(&path, directory_mode(group), group)?,
         }
     }
     for link in &visible.links {
@@ -158,26 +158,26 @@ fn current(volume: &Path) -> io::Result<Option<OsString>> {
 
 fn write(directory: &Path, payload: &Payload<'_>, group: Option<u32>) -> io::Result<()> {
     fs::create_dir(directory)?;
-    own(directory, directory_mode(group), group)?;
+    set_owner(directory, directory_mode(group), group)?;
     for (path, file) in payload {
         let mut parent = directory.to_owned();
         for component in path.parent().into_iter().flat_map(Path::components) {
             parent.push(component);
             match fs::create_dir(&parent) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-                _ => own(&parent, directory_mode(group), group)?,
+                _ => set_owner(&parent, directory_mode(group), group)?,
             }
         }
         let path = directory.join(path);
         let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         opened.write_all(&file.content)?;
-        own(&path, file_mode(file, group), group)?;
+        set_owner(&path, file_mode(file, group), group)?;
     }
     Ok(())
 }
 
 /// Sets the group and mode of an entry, whatever the umask is.
-fn own(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+fn set_owner(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
     if group.is_some() {
         lchown(path, None, group)?;
     }

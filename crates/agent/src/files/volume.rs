@@ -39,7 +39,7 @@ pub(crate) enum VolumeError {
 }
 
 /// Inputs of a pod's volumes.
-pub(crate) struct Site<'a> {
+pub(crate) struct VolumeInputs<'a> {
     pub pod: &'a Pod,
     pub files: &'a PodFiles,
     pub objects: &'a Objects,
@@ -53,25 +53,25 @@ pub(crate) struct Site<'a> {
 
 /// Prepares a volume, and returns the path on the node to mount, if it has one. It may be called again for the same
 /// volume.
-pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Option<PathBuf>, VolumeError> {
-    let group = site.pod.fs_group.as_ref();
+pub(crate) fn prepare(name: &str, volume: &Volume, inputs: &VolumeInputs<'_>) -> Result<Option<PathBuf>, VolumeError> {
+    let group = inputs.pod.fs_group.as_ref();
     let path = match volume {
         // Runtimes mount these themselves.
         Volume::Image { .. } => return Ok(None),
         Volume::HostPath { path, kind } => host_path(path, *kind).map(|()| path.clone())?,
         Volume::EmptyDir { medium, size_limit } => {
-            let path = site.files.empty_dir(name);
+            let path = inputs.files.empty_dir(name);
             let failed = |tried| failed(tried, &path);
             fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
             match medium {
                 Medium::Memory => {
-                    let size = [Some(site.capacity.memory), memory_limit(site.pod), *size_limit];
+                    let size = [Some(inputs.capacity.memory), memory_limit(inputs.pod), *size_limit];
                     // Without a size the kernel allows half of its memory.
                     let size = size.into_iter().flatten().filter(|size| *size > 0).min();
                     memory(&path, size, MountFlags::empty()).map_err(failed("cannot mount a tmpfs at"))?;
                 }
                 Medium::HugePages { page } => {
-                    let page = huge_page(site.pod, *page)?;
+                    let page = huge_page(inputs.pod, *page)?;
                     huge_pages(&path, page, *size_limit).map_err(failed("cannot mount a hugetlbfs at"))?;
                 }
                 Medium::Disk => {
@@ -81,17 +81,17 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
                     fs::set_permissions(&path, open).map_err(failed("cannot set the mode of"))?;
                 }
             }
-            if let Some(group) = group.filter(|_| site.is_new) {
+            if let Some(group) = group.filter(|_| inputs.is_new) {
                 // `fsGroupChangePolicy` is only for volumes that outlive a pod.
                 let group = FsGroup { on_root_mismatch: false, ..*group };
-                owner::give(&path, &group).map_err(failed("cannot give to the pod's fsGroup"))?;
+                owner::change_group(&path, &group).map_err(failed("cannot give to the pod's fsGroup"))?;
             }
             path
         }
         Volume::Projected(projected) => {
-            let path = site.files.projected(projected.kind, name);
+            let path = inputs.files.projected(projected.kind, name);
             let failed = |tried| failed(tried, &path);
-            let payload = projected::payload(projected, site.objects, site.capacity, &site.written)?;
+            let payload = projected::payload(projected, inputs.objects, inputs.capacity, &inputs.written)?;
             fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
             match projected.kind {
                 ProjectedKind::ConfigMap => {
@@ -100,7 +100,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
                 }
                 // Files that may be secret are never on a disk.
                 ProjectedKind::Secret | ProjectedKind::DownwardApi | ProjectedKind::Projected => {
-                    memory(&path, memory_limit(site.pod), MountFlags::NOSUID | MountFlags::NODEV)
+                    memory(&path, memory_limit(inputs.pod), MountFlags::NOSUID | MountFlags::NODEV)
                         .map_err(failed("cannot mount a tmpfs at"))?;
                 }
             }
@@ -111,15 +111,15 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
                 });
                 give.map_err(failed("cannot give to the pod's fsGroup"))?;
             }
-            publish::publish(&path, &payload, group.map(|group| group.id), &Points::of(site.pod, name))
+            publish::publish(&path, &payload, group.map(|group| group.id), &Points::of(inputs.pod, name))
                 .map_err(failed("cannot write the files of"))?;
             path
         }
         Volume::Claim { claim, .. } => {
-            if !site.objects.contains_key(claim) {
+            if !inputs.objects.contains_key(claim) {
                 return Err(VolumeError::Missing(claim.clone()));
             }
-            let path = site.files.claim(claim);
+            let path = inputs.files.claim(claim);
             let failed = |tried| failed(tried, &path);
             if !path.exists() {
                 // Any user in the pod may write it; the directory above keeps everybody else out.
@@ -128,8 +128,8 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
                 fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
                 fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(failed("cannot set the mode of"))?;
             }
-            if let Some(group) = group.filter(|_| site.is_new) {
-                owner::give(&path, group).map_err(failed("cannot give to the pod's fsGroup"))?;
+            if let Some(group) = group.filter(|_| inputs.is_new) {
+                owner::change_group(&path, group).map_err(failed("cannot give to the pod's fsGroup"))?;
             }
             path
         }
@@ -139,10 +139,10 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
 
 /// Updates the files of a volume whose objects have changed (R-VOL-8). It does not touch a volume that was never
 /// prepared.
-pub(crate) fn refresh(name: &str, volume: &Volume, site: &Site<'_>) -> Result<(), VolumeError> {
+pub(crate) fn refresh(name: &str, volume: &Volume, inputs: &VolumeInputs<'_>) -> Result<(), VolumeError> {
     match volume {
-        Volume::Projected(projected) if site.files.projected(projected.kind, name).exists() => {
-            prepare(name, volume, site).map(drop)
+        Volume::Projected(projected) if inputs.files.projected(projected.kind, name).exists() => {
+            prepare(name, volume, inputs).map(drop)
         }
         _ => Ok(()),
     }
@@ -237,7 +237,7 @@ fn host_path(path: &Path, kind: HostPathKind) -> Result<(), VolumeError> {
     }
 }
 
-fn what(found: &Metadata) -> &'static str {
+fn type_name(found: &Metadata) -> &'static str {
     let kind = found.file_type();
     match () {
         () if kind.is_dir() => "it is a directory",
@@ -265,10 +265,16 @@ mod tests {
         let pod = &decoded.pods[0];
         let files = PodFiles::new(dir, &dir.join("logs"), &pod.key, &PodUid::new("u-1"));
         let (objects, capacity) = (Objects::default(), Capacity::default());
-        let site =
-            Site { pod, files: &files, objects: &objects, capacity: &capacity, is_new: true, written: Cell::new(0) };
+        let inputs = VolumeInputs {
+            pod,
+            files: &files,
+            objects: &objects,
+            capacity: &capacity,
+            is_new: true,
+            written: Cell::new(0),
+        };
         // The second call finds the volume prepared.
-        prepare("v", &pod.volumes["v"], &site).and_then(|_| prepare("v", &pod.volumes["v"], &site))
+        prepare("v", &pod.volumes["v"], &inputs).and_then(|_| prepare("v", &pod.volumes["v"], &inputs))
     }
 
     // R-VOL-4.

@@ -87,7 +87,7 @@ impl<R: Runtime> Collector<R> {
                     continue;
                 }
             }
-            if shutdown.run_until_cancelled(self.relieve()).await.is_none() {
+            if shutdown.run_until_cancelled(self.collect()).await.is_none() {
                 return;
             }
             next = clock::instant() + settings.period;
@@ -99,10 +99,10 @@ impl<R: Runtime> Collector<R> {
     }
 
     /// Removes images that are too old, and others if the disk is too full.
-    async fn relieve(&self) {
+    async fn collect(&self) {
         let subject = Subject::backend(&self.slot().backend.name);
         let failed = match self.survey().await {
-            Ok(found) => self.relieve_of(found, &subject).await,
+            Ok(found) => self.remove_old(found, &subject).await,
             Err(trouble) => Err(trouble),
         };
         match failed {
@@ -114,7 +114,7 @@ impl<R: Runtime> Collector<R> {
         }
     }
 
-    async fn relieve_of(&self, mut found: Removable<R>, subject: &Subject) -> Result<(), CollectError> {
+    async fn remove_old(&self, mut found: Removable<R>, subject: &Subject) -> Result<(), CollectError> {
         if let Some(maximum) = self.shared.config.image_gc.maximum_age {
             let is_old = |it: &Candidate| it.unused_for > maximum;
             let (old, others): (Vec<_>, _) = found.candidates.into_iter().partition(is_old);

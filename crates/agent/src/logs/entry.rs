@@ -72,11 +72,11 @@ impl Splitter {
     pub fn split(&mut self, bytes: &[u8], mut each: impl FnMut(usize, Entry<'_>)) -> usize {
         let mut used = 0;
         while let Some(length) = bytes[used..].iter().position(|byte| *byte == b'\n') {
-            self.pass(used, &bytes[used..used + length], true, &mut each);
+            self.pass_on(used, &bytes[used..used + length], true, &mut each);
             used += length + 1;
         }
         if used == 0 && bytes.len() >= BUFFER {
-            self.pass(0, bytes, false, &mut each);
+            self.pass_on(0, bytes, false, &mut each);
             used = bytes.len();
         }
         used
@@ -85,11 +85,11 @@ impl Splitter {
     /// Passes on the last entry, which has no end of line and will not get one.
     pub fn end(&mut self, bytes: &[u8], mut each: impl FnMut(usize, Entry<'_>)) {
         if !bytes.is_empty() || self.long.is_some() {
-            self.pass(0, bytes, true, &mut each);
+            self.pass_on(0, bytes, true, &mut each);
         }
     }
 
-    fn pass(&mut self, at: usize, bytes: &[u8], ends: bool, each: &mut impl FnMut(usize, Entry<'_>)) {
+    fn pass_on(&mut self, at: usize, bytes: &[u8], ends: bool, each: &mut impl FnMut(usize, Entry<'_>)) {
         let entry = match self.long {
             Some((stream, is_partial)) => Some(Entry { time: b"", stream, is_partial, text: bytes }),
             None => Entry::parse(bytes),

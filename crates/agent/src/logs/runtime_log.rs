@@ -92,10 +92,10 @@ impl<R: Runtime> RuntimeLog<R> {
     async fn begin(&mut self) -> Result<(), Error> {
         let Some(wanted) = self.options.tail else { return Ok(()) };
         let mut lines = Lines::default();
-        each(&*self.runtime, &self.id, None, |entry, _| lines.add(&entry)).await?;
+        read_entries(&*self.runtime, &self.id, None, |entry, _| lines.add(&entry)).await?;
         let surplus = lines.all().saturating_sub(wanted);
         let (mut lines, mut read) = (Lines::default(), ReadPosition::default());
-        each(&*self.runtime, &self.id, None, |entry, _| {
+        read_entries(&*self.runtime, &self.id, None, |entry, _| {
             if lines.ended < surplus || wanted == 0 {
                 read.add(digest(&entry));
             }
@@ -110,7 +110,7 @@ impl<R: Runtime> RuntimeLog<R> {
     async fn copy_new(&mut self, to: &Pieces) -> Result<(), Error> {
         let Self { text, read, runtime, id, .. } = self;
         let (known, mut seen, mut finder) = (*read, ReadPosition::default(), Finder::new(*read));
-        each(&**runtime, id, Some(to), |entry, out| {
+        read_entries(&**runtime, id, Some(to), |entry, out| {
             let digest = digest(&entry);
             seen.add(digest);
             if known.count > 0 && seen.first != known.first {
@@ -124,7 +124,7 @@ impl<R: Runtime> RuntimeLog<R> {
             // The runtime has rotated its log, so that the entries that were read end at another place now.
             let skipped = finder.after.unwrap_or(0);
             seen = ReadPosition::default();
-            each(&**runtime, id, Some(to), |entry, out| {
+            read_entries(&**runtime, id, Some(to), |entry, out| {
                 if finder.after.is_none() && seen.count == 0 {
                     text.add(Entry::gap(), out);
                 }
@@ -191,7 +191,7 @@ fn digest(entry: &Entry<'_>) -> u64 {
 }
 
 /// Has the runtime write its log, passes each entry to `visit`, and sends the output of `visit` to `to`.
-async fn each<R: Runtime>(
+async fn read_entries<R: Runtime>(
     runtime: &R,
     id: &ContainerId,
     to: Option<&Pieces>,
@@ -245,7 +245,7 @@ pub(crate) async fn end_of_runtime_log<R: Runtime>(
     bytes: usize,
 ) -> Result<Vec<u8>, Error> {
     let (mut text, mut end) = (Text::new(LogOptions::default()), End::new(lines, bytes));
-    each(runtime, id, None, |entry, out| {
+    read_entries(runtime, id, None, |entry, out| {
         text.add(entry, out);
         end.add(out);
         out.clear();

@@ -60,7 +60,7 @@ impl Fetcher {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let asking = async {
             loop {
-                if let Some(result) = self.ask().await
+                if let Some(result) = self.poll().await
                     && self.results.1.send((self.results.0, result)).await.is_err()
                 {
                     return;
@@ -73,9 +73,9 @@ impl Fetcher {
     }
 
     /// Polls once, and returns the change that it found.
-    pub(super) async fn ask(&mut self) -> Option<PollResult> {
+    pub(super) async fn poll(&mut self) -> Option<PollResult> {
         match self.client.get(self.etag.as_ref()).await {
-            Ok(Fetched::Same) => self.back(),
+            Ok(Fetched::Same) => self.recovered(),
             Ok(Fetched::Body { content, .. }) if content.trim_ascii().is_empty() && !self.config.allow_empty => {
                 let url = &self.config.url;
                 self.failed(format!(
@@ -86,7 +86,7 @@ impl Fetcher {
                 let hash = Some(Sha256::digest(&content).into());
                 self.etag = etag;
                 if self.last == hash {
-                    return self.back();
+                    return self.recovered();
                 }
                 self.last = hash;
                 (self.failures, self.failure) = (0, None);
@@ -96,7 +96,7 @@ impl Fetcher {
         }
     }
 
-    fn back(&mut self) -> Option<PollResult> {
+    fn recovered(&mut self) -> Option<PollResult> {
         self.failures = 0;
         self.failure.take().map(|_| PollResult::Back)
     }

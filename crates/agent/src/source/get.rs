@@ -107,7 +107,7 @@ impl Client {
             if let Some(known) = known {
                 headers.insert(IF_NONE_MATCH, known.clone());
             }
-            let answer = self.ask(&url, headers, deadline).await?;
+            let answer = self.send(&url, headers, deadline).await?;
             let Some(location) = location(&answer) else { return page(answer, is_private, known.is_some()) };
             let next = url.redirected(&location).ok_or(GetError::InvalidRedirect)?;
             if url.is_https && !next.is_https {
@@ -128,7 +128,7 @@ impl Client {
         Ok(if headers.is_empty() { plain() } else { headers })
     }
 
-    async fn ask(
+    async fn send(
         &mut self,
         url: &Url,
         mut headers: HeaderMap,

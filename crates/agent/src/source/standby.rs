@@ -67,7 +67,7 @@ impl Standby {
 
     /// Polls the kubelet. Returns whether the role has changed or, while the pods run here, the kubelet's containers
     /// may have.
-    pub async fn ask(&mut self) -> bool {
+    pub async fn poll(&mut self) -> bool {
         let before = self.role();
         let modified = kubelets::bundles(&self.kubelet.runtime_state);
         let modified = modified.map(|bundles| fs::metadata(bundles).and_then(|it| it.modified()).ok()).collect();
@@ -192,16 +192,16 @@ mod tests {
         let absent_for = Duration::from_millis(50);
         let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state: Vec::new(), lock_file: None });
         assert!(matches!(standby.role(), Role::Undecided(_)));
-        let (changed, ()) = tokio::join!(standby.ask(), answer(&listener));
+        let (changed, ()) = tokio::join!(standby.poll(), answer(&listener));
         assert!(changed && matches!(standby.role(), Role::StandBy(_)), "unhealthy, and there");
         drop(listener);
-        assert!(standby.ask().await && matches!(standby.role(), Role::StandBy(_)), "it may be restarting");
+        assert!(standby.poll().await && matches!(standby.role(), Role::StandBy(_)), "it may be restarting");
         let patient = standby.period();
         tokio::time::sleep(absent_for).await;
         assert_eq!(standby.role(), Role::Ours);
         assert!(standby.period() < patient, "when it comes back it must be noticed soon");
         let listener = TcpListener::bind(address).await.expect("the port again");
-        let (changed, ()) = tokio::join!(standby.ask(), answer(&listener));
+        let (changed, ()) = tokio::join!(standby.poll(), answer(&listener));
         assert!(changed && matches!(standby.role(), Role::StandBy(_)), "it is back");
     }
 
@@ -215,11 +215,11 @@ mod tests {
         std::fs::create_dir_all(&bundles).expect("made");
         let (absent_for, runtime_state) = (Duration::ZERO, vec![state.path().to_owned()]);
         let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state, lock_file: None });
-        assert!(standby.ask().await && standby.role() == Role::Ours);
-        assert!(!standby.ask().await, "nothing happened");
+        assert!(standby.poll().await && standby.role() == Role::Ours);
+        assert!(!standby.poll().await, "nothing happened");
         std::fs::create_dir(bundles.join("new")).expect("made");
-        assert!(standby.ask().await, "the kubelet may have started one of the pods");
-        assert!(!standby.ask().await, "once");
+        assert!(standby.poll().await, "the kubelet may have started one of the pods");
+        assert!(!standby.poll().await, "once");
     }
 
     #[tokio::test]
@@ -234,13 +234,13 @@ mod tests {
         let kubelet =
             Kubelet { address, absent_for: Duration::ZERO, runtime_state: Vec::new(), lock_file: Some(path.clone()) };
         let mut standby = Standby::new(kubelet);
-        standby.ask().await;
+        standby.poll().await;
         assert!(matches!(standby.role(), Role::StandBy(reason) if reason.contains("holds its lock")), "it is starting");
         kubelets.unlock().expect("unlocked");
-        assert!(standby.ask().await && standby.role() == Role::Ours && !standby.is_to_be_released());
+        assert!(standby.poll().await && standby.role() == Role::Ours && !standby.is_to_be_released());
         let waiting = std::thread::spawn(move || kubelets.lock().map(|()| kubelets));
         for _ in 0..1000 {
-            if standby.ask().await {
+            if standby.poll().await {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -250,7 +250,7 @@ mod tests {
         standby.release();
         let _held = waiting.join().expect("it ends").expect("it has it");
         assert!(!standby.is_to_be_released() && matches!(standby.role(), Role::StandBy(_)), "it starts now");
-        standby.ask().await;
+        standby.poll().await;
         assert!(matches!(standby.role(), Role::StandBy(_)), "silent, but it has the lock");
     }
 
@@ -261,7 +261,7 @@ mod tests {
         drop(listener);
         let absent_for = Duration::from_millis(50);
         let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state: Vec::new(), lock_file: None });
-        standby.ask().await;
+        standby.poll().await;
         assert!(matches!(standby.role(), Role::Undecided(_)), "what this agent's predecessor ran runs on");
         tokio::time::sleep(absent_for).await;
         assert_eq!(standby.role(), Role::Ours);

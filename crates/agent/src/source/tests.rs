@@ -121,13 +121,13 @@ async fn what_has_not_changed_is_no_news() {
     let mut fetcher = fetcher(&source(&server.url("/")));
     let mut results = Vec::new();
     for _ in 0..4 {
-        results.push(fetcher.ask().await);
+        results.push(fetcher.poll().await);
     }
     assert!(matches!(results[0], Some(PollResult::Failed { .. })), "what nobody has is not the same: {results:?}");
     assert_eq!(results[1..], [Some(body("a", false)), None, None], "R-HTTP-5");
-    assert!(matches!(fetcher.ask().await, Some(PollResult::Failed { .. })), "R-HTTP-3");
-    assert_eq!(fetcher.ask().await, Some(PollResult::Back), "R-HTTP-5");
-    assert_eq!(fetcher.ask().await, Some(body("b", false)));
+    assert!(matches!(fetcher.poll().await, Some(PollResult::Failed { .. })), "R-HTTP-3");
+    assert_eq!(fetcher.poll().await, Some(PollResult::Back), "R-HTTP-5");
+    assert_eq!(fetcher.poll().await, Some(body("b", false)));
     let asked: Vec<_> = server.requests().iter().map(|it| it.contains("if-none-match: \"1\"")).collect();
     // The fourth answer had the same body, but no ETag.
     assert_eq!(asked, [false, false, true, true, false, false, false], "R-GAP-33");
@@ -148,14 +148,16 @@ async fn all_but_a_body_is_a_failure_with_its_reason() {
     ] {
         let server = Server::start(vec![answer]).await;
         let url = server.url("/pods?key=hush");
-        let Some(PollResult::Failed { error, is_quiet }) = fetcher(&source(&url)).ask().await else { panic!("{said}") };
+        let Some(PollResult::Failed { error, is_quiet }) = fetcher(&source(&url)).poll().await else {
+            panic!("{said}")
+        };
         let begin = server.url("/pods?…: ");
         assert!(error.starts_with(&begin) && error.contains(said), "R-HTTP-3, R-HTTP-4, R-FILE-12: {error}");
         assert!(!is_quiet && !error.contains("hush"), "I10: {error}");
     }
     let server = Server::start(vec![ok("")]).await;
     let allowed = UrlSource { allow_empty: true, ..source(&server.url("/")) };
-    assert_eq!(fetcher(&allowed).ask().await, Some(body("", false)), "R-HTTP-4");
+    assert_eq!(fetcher(&allowed).poll().await, Some(body("", false)), "R-HTTP-4");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
     let nobody = source(&format!("http://{}/", listener.local_addr().expect("it has an address")));
     drop(listener);
@@ -181,7 +183,7 @@ async fn repeated_failures_are_quiet_until_the_server_is_back() {
     let mut fetcher = fetcher(&source(&server.url("/")));
     let mut quiet = Vec::new();
     for _ in 0..6 {
-        quiet.push(match fetcher.ask().await {
+        quiet.push(match fetcher.poll().await {
             Some(PollResult::Failed { is_quiet, .. }) => Some(is_quiet),
             _ => None,
         });

@@ -80,7 +80,7 @@ impl Watch {
                 match stream.watches().add(&target, mask()) {
                     Ok(watch) => drop(found.insert(watch, target)),
                     // Absent or unreadable: the parent's watch, or the next read, finds it.
-                    Err(error) if !is_short(&error) => {}
+                    Err(error) if !is_exhausted(&error) => {}
                     Err(error) => {
                         let what = format!("watching {}", target.display());
                         self.watch_error.get_or_insert_with(|| explain(&what, "max_user_watches", &error));
@@ -184,7 +184,7 @@ impl Watch {
 }
 
 /// Returns whether the kernel allows no further watch or inotify instance.
-fn is_short(error: &io::Error) -> bool {
+fn is_exhausted(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 

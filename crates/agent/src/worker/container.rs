@@ -1,4 +1,4 @@
-//! Configuration of sandboxes and containers, from the manifest.
+//! Makes the configuration of sandboxes and containers, from the manifest.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -15,6 +15,7 @@ use stanchion_runtime::{
 use super::security;
 use crate::{config::AgentConfig, reference};
 
+/// Returns the configuration of a sandbox. `attempt` counts the pod's earlier sandboxes.
 pub(super) fn sandbox(
     pod: &Pod,
     attempt: u32,
@@ -48,6 +49,7 @@ pub(super) fn sandbox(
     }
 }
 
+/// Returns the mapping of a port; `None` for a port without `hostPort`.
 fn port_mapping(port: &stanchion_pod::Port) -> Option<PortMapping> {
     let protocol = match port.protocol {
         Protocol::Tcp => stanchion_runtime::Protocol::Tcp,
@@ -69,7 +71,7 @@ pub(super) struct Prepared {
 }
 
 /// Inputs of a container's configuration besides its manifest.
-pub(super) struct Start<'a> {
+pub(super) struct ContainerInputs<'a> {
     pub run: &'a Run,
     pub prepared: Prepared,
     pub log_path: PathBuf,
@@ -77,27 +79,28 @@ pub(super) struct Start<'a> {
     pub config: &'a AgentConfig,
 }
 
-pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> ContainerConfig {
-    let Prepared { mounts, env, command, args, .. } = start.prepared;
+/// Returns the configuration of a container.
+pub(super) fn container(pod: &Pod, container: &Container, inputs: ContainerInputs<'_>) -> ContainerConfig {
+    let Prepared { mounts, env, command, args, .. } = inputs.prepared;
     let mut labels = pod_labels(pod);
     labels.insert(labels::CONTAINER_NAME.to_owned(), container.name.clone());
-    labels.insert(labels::BACKOFF_SECONDS.to_owned(), start.run.backoff.as_secs().to_string());
+    labels.insert(labels::BACKOFF_SECONDS.to_owned(), inputs.run.backoff.as_secs().to_string());
     ContainerConfig {
-        sandbox: start.run.sandbox.clone(),
+        sandbox: inputs.run.sandbox.clone(),
         name: container.name.clone(),
-        attempt: start.run.attempt,
+        attempt: inputs.run.attempt,
         image: reference::full(&container.image),
         command,
         args,
         env,
         working_dir: container.working_dir.clone(),
         mounts,
-        resources: resources::of_container(pod, container, start.machine),
-        security: security::security(pod, container, &start.config.state_dir, start.config.seccomp_default),
+        resources: resources::of_container(pod, container, inputs.machine),
+        security: security::security(pod, container, &inputs.config.state_dir, inputs.config.seccomp_default),
         tty: container.tty,
         stdin: container.stdin,
         stdin_once: container.stdin_once,
-        log_path: start.log_path,
+        log_path: inputs.log_path,
         labels,
     }
 }

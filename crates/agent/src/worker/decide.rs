@@ -91,7 +91,7 @@ impl<R: Runtime> Worker<R> {
             self.presence.begin_removal(self.context.shared.clock.now());
             // If a source wants the pod again later, its images are requested again.
             self.history.forget_images();
-            self.pulls.keep(&[]);
+            self.pulls.retain(&[]);
             return;
         };
         if let Some(last) = self.presence.want(desired, self.context.shared.clock.stamp()) {
@@ -115,7 +115,7 @@ impl<R: Runtime> Worker<R> {
         let running = self.recall.running().map(|pod| pod.revision.clone());
         let revisions: Vec<_> = [Some(&desired.pod.revision), running.as_ref()].into_iter().flatten().collect();
         self.history.keep_images(&revisions);
-        self.pulls.keep(&revisions);
+        self.pulls.retain(&revisions);
         self.recall.adopt_sandbox(desired, observed);
     }
 }

@@ -99,7 +99,7 @@ impl Lifecycle {
             Outcome::Probe(ProbeKind::Readiness, good) => state.readiness = Some(good),
             Outcome::Probe(ProbeKind::Liveness, good) => state.is_dead = !good,
         }
-        keep(context, pod, info, state, history).await;
+        store(context, pod, info, state, history).await;
     }
 
     /// Starts a `postStart` hook in a task beside the loop.
@@ -115,7 +115,7 @@ impl Lifecycle {
         // A hook that an earlier agent began is repeated; a pending one begins for the first time.
         state.is_adopted = state.hook != HookState::Pending;
         state.hook = HookState::Begun { is_here: true };
-        keep(context, Some(pod), info, state, history).await;
+        store(context, Some(pod), info, state, history).await;
         let (key, name, id) = (context.key.clone(), info.name.clone(), info.id.clone());
         let (subject, uid) = (context.container(Some(pod), &info.name), pod.uid.clone());
         let (events, sender) = (Arc::clone(&context.shared.events), self.sender.clone());
@@ -238,7 +238,7 @@ pub(super) async fn recall<R: Runtime>(context: &Context<R>, pod: &Pod, observed
 }
 
 /// Stores a container's hook and probe state, in memory and on the node.
-async fn keep<R: Runtime>(
+async fn store<R: Runtime>(
     context: &Context<R>,
     pod: Option<&Pod>,
     info: &ContainerInfo,

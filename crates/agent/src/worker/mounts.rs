@@ -9,7 +9,7 @@ use stanchion_plan::reason::Reason;
 use stanchion_pod::{Container, Propagation, RecursiveReadOnly, SubPath, Volume, VolumeMount, expand::expand_within};
 use stanchion_runtime::{Error, ErrorKind, ImageMount, Mount, MountPropagation, RecursiveReadOnly as Recursive};
 
-use super::{failed::Failed, material::Material};
+use super::{failed::Failed, pod_inputs::PodInputs};
 use crate::{
     env::Environment,
     files::{self, clean, enclosing, make_point, share, sharing},
@@ -20,7 +20,7 @@ use crate::{
 /// Returns a container's mounts, parents before children (R-MNT-2): the volumes, and `managed` files at paths where the
 /// manifest mounts nothing.
 pub(super) fn mounts(
-    material: &Material,
+    pod_inputs: &PodInputs,
     container: &Container,
     volumes: &BTreeMap<String, PathBuf>,
     managed: Vec<(PathBuf, String)>,
@@ -30,7 +30,7 @@ pub(super) fn mounts(
     let managed = managed.into_iter().filter(|(_, path)| is_free(path));
     let mut mounts: Vec<_> = managed.map(|(source, path)| Mount::new(source, path)).collect();
     for (index, wanted) in container.mounts.iter().enumerate() {
-        if let Some(Volume::Image { reference, .. }) = material.pod.volumes.get(&wanted.volume) {
+        if let Some(Volume::Image { reference, .. }) = pod_inputs.pod.volumes.get(&wanted.volume) {
             // The runtime resolves `subPath` in an image. An image has no mount propagation and is always read-only.
             let sub_path = sub_path(wanted, environment)?.unwrap_or_default();
             let image = ImageMount { reference: reference::full(reference), sub_path };
@@ -42,7 +42,7 @@ pub(super) fn mounts(
             None => root.clone(),
             Some(path) => {
                 let volume = (wanted.volume.as_str(), root.as_path());
-                let found = files::prepare_sub_path(&material.files, volume, &container.name, index, &path);
+                let found = files::prepare_sub_path(&pod_inputs.files, volume, &container.name, index, &path);
                 found.map_err(|error| {
                     let message = format!(
                         "failed to prepare subPath for volumeMount {:?} of container {:?}",
@@ -55,18 +55,18 @@ pub(super) fn mounts(
                 })?
             }
         };
-        mounts.push(mount(material, wanted, source)?);
+        mounts.push(mount(pod_inputs, wanted, source)?);
     }
     mounts.sort_by_key(|mount| mount.destination.components().count());
-    make_points(material, container, &mounts)?;
+    make_points(pod_inputs, container, &mounts)?;
     Ok(mounts)
 }
 
 /// Makes the mount points inside volumes that no container can write.
-fn make_points(material: &Material, container: &Container, mounts: &[Mount]) -> Result<(), Failed> {
+fn make_points(pod_inputs: &PodInputs, container: &Container, mounts: &[Mount]) -> Result<(), Failed> {
     let is_projected = |path: &Path| {
         let mut all = container.mounts.iter().filter(|mount| clean(&mount.path) == path);
-        all.any(|mount| matches!(material.pod.volumes.get(&mount.volume), Some(Volume::Projected(_))))
+        all.any(|mount| matches!(pod_inputs.pod.volumes.get(&mount.volume), Some(Volume::Projected(_))))
     };
     let paths: Vec<_> = mounts.iter().map(|mount| clean(&mount.destination)).collect();
     for (mount, path) in mounts.iter().zip(&paths) {
@@ -87,8 +87,8 @@ fn make_points(material: &Material, container: &Container, mounts: &[Mount]) -> 
     Ok(())
 }
 
-fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<Mount, Failed> {
-    let is_fixed = match material.pod.volumes.get(&wanted.volume) {
+fn mount(pod_inputs: &PodInputs, wanted: &VolumeMount, source: PathBuf) -> Result<Mount, Failed> {
+    let is_fixed = match pod_inputs.pod.volumes.get(&wanted.volume) {
         // A container must not write to files that the agent writes (R-VOL-8).
         Some(Volume::Projected(_)) => true,
         Some(Volume::Claim { read_only, .. }) => *read_only,
@@ -99,7 +99,7 @@ fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<M
         Propagation::HostToContainer => MountPropagation::HostToContainer,
         Propagation::Bidirectional => MountPropagation::Bidirectional,
     };
-    let is_scratch = matches!(material.pod.volumes.get(&wanted.volume), Some(Volume::EmptyDir { .. }));
+    let is_scratch = matches!(pod_inputs.pod.volumes.get(&wanted.volume), Some(Volume::EmptyDir { .. }));
     if is_scratch && propagation != MountPropagation::Private {
         share(&source).map_err(|error| {
             let message = format!("cannot share the mounts below {source:?}");

@@ -15,8 +15,8 @@ use super::{
     container::{self, Prepared},
     context::Context,
     failed::Failed,
-    material::Material,
     mounts,
+    pod_inputs::PodInputs,
 };
 use crate::{
     blocking::blocking,
@@ -44,13 +44,13 @@ pub(super) async fn prepare_volumes<R: Runtime>(
     pod: &Arc<Pod>,
     desired: Option<&DesiredPod>,
 ) -> Result<(), Failed> {
-    let material = Material::of(context, pod, desired);
+    let pod_inputs = PodInputs::of(context, pod, desired);
     blocking(move || {
-        material.files.end_eviction().map_err(|error| {
+        pod_inputs.files.end_eviction().map_err(|error| {
             let message = "emptying the volumes of an evicted pod";
             Failed::new(Reason::NotMounted, Error::new(ErrorKind::Unavailable, message).caused_by(&error))
         })?;
-        material.measured().volumes(true).map(drop)
+        pod_inputs.measured().volumes(true).map(drop)
     })
     .await
 }
@@ -64,16 +64,16 @@ pub(super) async fn configure<R: Runtime>(
     addresses: Vec<IpAddr>,
     desired: Option<&DesiredPod>,
 ) -> Result<ContainerConfig, Failed> {
-    let material = Material::of(context, pod, desired);
-    let log_path = material.files.log(&container.name, run.attempt);
+    let pod_inputs = PodInputs::of(context, pod, desired);
+    let log_path = pod_inputs.files.log(&container.name, run.attempt);
     let (own, attempt) = (container.clone(), run.attempt);
-    let prepared = blocking(move || prepare(&material.measured(), &own, attempt, &addresses)).await?;
+    let prepared = blocking(move || prepare(&pod_inputs.measured(), &own, attempt, &addresses)).await?;
     for warning in &prepared.warnings {
         context.warn("DNSConfigForming", warning);
     }
     let machine = context.shared.machine();
-    let start = container::Start { run, prepared, log_path, machine, config: &context.shared.config };
-    Ok(container::container(pod, container, start))
+    let inputs = container::ContainerInputs { run, prepared, log_path, machine, config: &context.shared.config };
+    Ok(container::container(pod, container, inputs))
 }
 
 /// Volumes of the running pod that hold ConfigMaps, Secrets or the pod's own fields.
@@ -102,8 +102,8 @@ impl Projections {
         {
             return last.again;
         }
-        let material = Material::of(context, pod, Some(desired));
-        let failed = blocking(move || material.measured().refresh()).await;
+        let pod_inputs = PodInputs::of(context, pod, Some(desired));
+        let failed = blocking(move || pod_inputs.measured().refresh()).await;
         for Failed { error, .. } in &failed {
             context.warn("FailedMount", error.chain());
         }
@@ -116,16 +116,21 @@ impl Projections {
 }
 
 /// Prepares the files, volumes and environment of a container.
-fn prepare(material: &Material, container: &Container, attempt: u32, addresses: &[IpAddr]) -> Result<Prepared, Failed> {
+fn prepare(
+    pod_inputs: &PodInputs,
+    container: &Container,
+    attempt: u32,
+    addresses: &[IpAddr],
+) -> Result<Prepared, Failed> {
     let failed = |tried: String, error: &(dyn std::error::Error + 'static)| {
         Failed::new(Reason::CreateContainerConfigError, Error::new(ErrorKind::Other, tried).caused_by(error))
     };
-    let of = |tried: &str| format!("{tried} of pod {}", material.pod.key);
-    material.files.create(&container.name).map_err(|error| failed(of("making the directories"), &error))?;
-    let volumes = material.volumes(false)?;
-    let etc = files::write_etc(&material.files.etc(), &material.pod, addresses, material.resolv_conf.as_deref());
+    let of = |tried: &str| format!("{tried} of pod {}", pod_inputs.pod.key);
+    pod_inputs.files.create(&container.name).map_err(|error| failed(of("making the directories"), &error))?;
+    let volumes = pod_inputs.volumes(false)?;
+    let etc = files::write_etc(&pod_inputs.files.etc(), &pod_inputs.pod, addresses, pod_inputs.resolv_conf.as_deref());
     let etc = etc.map_err(|error| failed(of("writing the files in /etc"), &error))?;
-    let message = material.files.make_message(&container.name, attempt);
+    let message = pod_inputs.files.make_message(&container.name, attempt);
     let message = message.map_err(|error| failed(of("making the file for the termination message"), &error))?;
     let volume_path = |name: &str| volumes.get(name).map(PathBuf::as_path);
     let failed_env = |error: EnvError| {
@@ -134,14 +139,15 @@ fn prepare(material: &Material, container: &Container, attempt: u32, addresses: 
             std::error::Error::source(&error).into_iter().fold(failed, |failed, cause| failed.caused_by(cause));
         Failed::new(Reason::CreateContainerConfigError, failed)
     };
-    let mut environment = Environment::of(container, &material.inputs(addresses, &volume_path)).map_err(failed_env)?;
+    let mut environment =
+        Environment::of(container, &pod_inputs.env_inputs(addresses, &volume_path)).map_err(failed_env)?;
     let managed = etc.files.into_iter().map(|(source, path)| (source, path.to_owned()));
     let managed: Vec<_> = managed.chain(container.message_path.clone().map(|path| (message, path))).collect();
-    material
+    pod_inputs
         .label(container, managed.iter().map(|(source, _)| source), &volumes)
         .map_err(|error| failed(of("labelling the volumes"), &error))?;
     Ok(Prepared {
-        mounts: mounts::mounts(material, container, &volumes, managed, &environment)?,
+        mounts: mounts::mounts(pod_inputs, container, &volumes, managed, &environment)?,
         warnings: etc.warnings,
         command: environment.expanded(container.command.as_deref()).map_err(failed_env)?,
         args: environment.expanded(container.args.as_deref()).map_err(failed_env)?,

@@ -111,7 +111,7 @@ impl Pulls {
     }
 
     /// Ends the fetches of all revisions but these. A pull ends with its last fetch.
-    pub fn keep(&mut self, revisions: &[&Revision]) {
+    pub fn retain(&mut self, revisions: &[&Revision]) {
         let progress = &mut self.progress;
         self.running.retain(|(revision, of), _| {
             let is_wanted = revisions.contains(&revision);

@@ -19,7 +19,7 @@ const SEARCH_PERIOD: Duration = Duration::from_millis(500);
 pub(super) enum Unowned {
     /// No search: a backend lists the pod, or the pod was never put on one.
     #[default]
-    Unsought,
+    NotSearched,
     /// No process of these UIDs is left.
     None(BTreeSet<PodUid>),
     /// Processes may be left, for the reason in the text.
@@ -36,7 +36,7 @@ impl Unowned {
         uids: &BTreeSet<PodUid>,
     ) -> Option<Instant> {
         if !has_vanished {
-            *self = Self::Unsought;
+            *self = Self::NotSearched;
             return None;
         }
         if matches!(self, Self::None(searched) if uids.is_subset(searched)) {
@@ -57,7 +57,7 @@ impl Unowned {
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Some(why) => Some(why),
-            Self::Unsought | Self::None(_) => None,
+            Self::NotSearched | Self::None(_) => None,
         }
     }
 }

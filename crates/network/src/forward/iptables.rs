@@ -25,14 +25,14 @@ pub(super) fn passage(saved: &str, bridge: &str) -> Option<String> {
     if !is_dropped {
         return None;
     }
-    let mut others = rules.others("FORWARD");
+    let mut others = rules.foreign("FORWARD");
     let docker = others.position(|rule| target(rule) == Some(DOCKER_USER));
     let (chain, most) = match docker {
         Some(docker) if end.is_none_or(|end| docker <= end.at) => {
-            let stop = rules.others(DOCKER_USER).position(|rule| target(rule).is_some());
-            (DOCKER_USER, stop.unwrap_or_else(|| rules.others(DOCKER_USER).count()))
+            let stop = rules.foreign(DOCKER_USER).position(|rule| target(rule).is_some());
+            (DOCKER_USER, stop.unwrap_or_else(|| rules.foreign(DOCKER_USER).count()))
         }
-        _ => ("FORWARD", end.map_or_else(|| rules.others("FORWARD").count(), |end| end.at)),
+        _ => ("FORWARD", end.map_or_else(|| rules.foreign("FORWARD").count(), |end| end.at)),
     };
     let ours: Vec<_> = rules.of(chain).take_while_before(most, &rules.mark);
     if ours.len() == 2 && rules.ours().count() == 2 {
@@ -72,7 +72,7 @@ impl<'a> Rules<'a> {
     }
 
     /// Returns the rules of a chain that are not the agent's.
-    fn others(&self, chain: &str) -> impl Iterator<Item = &'a str> {
+    fn foreign(&self, chain: &str) -> impl Iterator<Item = &'a str> {
         self.of(chain).0.into_iter().filter(|rule| !rule.contains(&self.mark))
     }
 
@@ -84,7 +84,7 @@ impl<'a> Rules<'a> {
 
     /// Returns the first rule, of those that are not the agent's, that decides about every packet.
     fn end(&self, chain: &str, depth: usize) -> Option<End> {
-        for (at, rule) in self.others(chain).enumerate() {
+        for (at, rule) in self.foreign(chain).enumerate() {
             match target(rule) {
                 Some("DROP" | "REJECT") => return Some(End { at, drops: true }),
                 Some("ACCEPT") => return Some(End { at, drops: false }),

@@ -62,9 +62,9 @@ impl ContainerStatuses<'_> {
         let (state, last_state) = match &newest {
             Some(newest) => match self.waiting(container, newest) {
                 Some(waiting) => (waiting, Some(ended(facts, newest.container))),
-                None => (self.now(container, newest.container), before),
+                None => (self.current_state(container, newest.container), before),
             },
-            None => (self.not_yet(container), None),
+            None => (self.waiting_state(container), None),
         };
         let is_init = facts.pod.init_containers.iter().any(|init| init.name == container.name);
         let gone =
@@ -108,15 +108,15 @@ impl ContainerStatuses<'_> {
             return None;
         }
         let due = restart::crash_due(Some(newest), facts.history).filter(|due| *due > facts.now);
-        let is_near = due.is_some_and(|due| restart::is_near(due, facts.now));
-        if let Some(failure) = facts.history.start_failure(&container.name).filter(|_| !is_near) {
+        let shows_backoff = due.is_some_and(|due| restart::shows_backoff(due, facts.now));
+        if let Some(failure) = facts.history.start_failure(&container.name).filter(|_| !shows_backoff) {
             return Some(wait(failure.reason, Some(failure.message.clone())));
         }
         if let Some(waiting) = image_waiting(facts, container) {
             return Some(waiting);
         }
         if let HookState::Failed(error) = facts.history.lifecycle(&newest.container.id).hook
-            && !is_near
+            && !shows_backoff
         {
             return Some(wait(Reason::PostStartHookError, Some(error)));
         }
@@ -143,7 +143,7 @@ impl ContainerStatuses<'_> {
     }
 
     /// Returns the state of a container without an instance.
-    fn not_yet(&self, container: &Container) -> WireState {
+    fn waiting_state(&self, container: &Container) -> WireState {
         let facts = self.facts;
         let is_init = facts.pod.init_containers.iter().any(|init| init.name == container.name);
         // The runtime has forgotten the init container (R-INIT-4).
@@ -173,7 +173,7 @@ impl ContainerStatuses<'_> {
         }
     }
 
-    fn now(&self, container: &Container, info: &ContainerInfo) -> WireState {
+    fn current_state(&self, container: &Container, info: &ContainerInfo) -> WireState {
         match &info.state {
             ContainerState::Created => wait(self.first_reason(), None),
             // A container has not started while its `postStart` hook runs.

@@ -21,7 +21,7 @@ pub(super) async fn exit<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let mut events = pin!(kit.runtime.events());
     subscribed(&mut events).await?;
     let (_, id) = kit.running("exit 0").await?;
-    told_of_exit(&mut events, &id).await
+    wait_for_exit(&mut events, &id).await
 }
 
 /// Checks that two subscribers both receive an event.
@@ -31,8 +31,8 @@ pub(super) async fn two_subscribers<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     subscribed(&mut one).await?;
     subscribed(&mut two).await?;
     let (_, id) = kit.running("exit 0").await?;
-    told_of_exit(&mut one, &id).await?;
-    told_of_exit(&mut two, &id).await
+    wait_for_exit(&mut one, &id).await?;
+    wait_for_exit(&mut two, &id).await
 }
 
 async fn subscribed(events: &mut (impl Stream<Item = Result<Event>> + Unpin)) -> Outcome {
@@ -41,7 +41,7 @@ async fn subscribed(events: &mut (impl Stream<Item = Result<Event>> + Unpin)) ->
     Ok(())
 }
 
-async fn told_of_exit(events: &mut (impl Stream<Item = Result<Event>> + Unpin), id: &ContainerId) -> Outcome {
+async fn wait_for_exit(events: &mut (impl Stream<Item = Result<Event>> + Unpin), id: &ContainerId) -> Outcome {
     loop {
         match next(events).await? {
             EventKind::Exited { container } if container == *id => return Ok(()),

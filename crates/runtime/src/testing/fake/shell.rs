@@ -182,7 +182,7 @@ impl Process<'_> {
             ["cat"] => self.copy_input().await,
             ["cat", path] => match self.read(Path::new(path)) {
                 Ok(bytes) => self.print(command, bytes).await,
-                Err(error) => self.complain(&format!("cat: {path}: {error}")).await,
+                Err(error) => self.print_error(&format!("cat: {path}: {error}")).await,
             },
             ["readlink", path] => {
                 let found = self.shared.read(|state| kernel::link(state, state.containers.get(self.container)?, path));
@@ -193,7 +193,7 @@ impl Process<'_> {
             }
             ["sleep", seconds] => {
                 let Some(takes) = seconds.parse().ok().and_then(|it| Duration::try_from_secs_f64(it).ok()) else {
-                    return Outcome::Status(self.complain(&format!("sleep: invalid number {seconds}")).await);
+                    return Outcome::Status(self.print_error(&format!("sleep: invalid number {seconds}")).await);
                 };
                 if background {
                     return Outcome::Background(takes);
@@ -221,14 +221,14 @@ impl Process<'_> {
         if let Some(path) = &command.redirect {
             return match self.store(path, bytes) {
                 Ok(()) => 0,
-                Err(error) => self.complain(&format!("can't create {}: {error}", path.display())).await,
+                Err(error) => self.print_error(&format!("can't create {}: {error}", path.display())).await,
             };
         }
         self.write(if command.to_stderr { Stream::Stderr } else { Stream::Stdout }, bytes).await;
         0
     }
 
-    async fn complain(&self, text: &str) -> i32 {
+    async fn print_error(&self, text: &str) -> i32 {
         self.write(Stream::Stderr, format!("{text}\n").into_bytes()).await;
         1
     }

@@ -17,12 +17,12 @@ use super::{context::Context, failed::Failed, security};
 use crate::{
     desired::DesiredPod,
     env::Inputs,
-    files::{self, PodFiles, Site, VolumeError},
+    files::{self, PodFiles, VolumeError, VolumeInputs},
     shared::Shared,
 };
 
-/// Inputs of a pod's files and environments. It owns them, so that it can move to the blocking pool.
-pub(super) struct Material {
+/// Inputs of a pod's volumes, files and environments. It owns them, so that it can move to the blocking pool.
+pub(super) struct PodInputs {
     pub pod: Arc<Pod>,
     objects: Arc<Objects>,
     pub files: PodFiles,
@@ -35,7 +35,7 @@ pub(super) struct Material {
     has_se_linux: bool,
 }
 
-impl Material {
+impl PodInputs {
     pub fn of<R: Runtime>(context: &Context<R>, pod: &Arc<Pod>, desired: Option<&DesiredPod>) -> Self {
         let Shared { config, capacity, node_addresses, admission, .. } = &*context.shared;
         Self {
@@ -58,10 +58,10 @@ impl Material {
 
     /// Prepares the pod's volumes. Returns the paths of those that have a path on the node.
     pub fn volumes(&self, is_new: bool) -> Result<BTreeMap<String, PathBuf>, Failed> {
-        let site = self.site(is_new);
+        let inputs = self.volume_inputs(is_new);
         let path = |(name, volume): (&String, &Volume)| {
             let path =
-                files::prepare_volume(name, volume, &site).map_err(|error| not_mounted(name, &error)).transpose()?;
+                files::prepare_volume(name, volume, &inputs).map_err(|error| not_mounted(name, &error)).transpose()?;
             Some(path.map(|path| (name.clone(), path)))
         };
         self.pod.volumes.iter().filter_map(path).collect()
@@ -70,16 +70,16 @@ impl Material {
     /// Refreshes the volumes that follow ConfigMaps and Secrets. Returns the failures; a volume that could not be
     /// written keeps its old files.
     pub fn refresh(&self) -> Vec<Failed> {
-        let site = self.site(false);
+        let inputs = self.volume_inputs(false);
         let failed = |(name, volume): (&String, &Volume)| {
-            files::refresh_volume(name, volume, &site).err().map(|error| not_mounted(name, &error))
+            files::refresh_volume(name, volume, &inputs).err().map(|error| not_mounted(name, &error))
         };
         self.pod.volumes.iter().filter_map(failed).collect()
     }
 
-    fn site(&self, is_new: bool) -> Site<'_> {
+    fn volume_inputs(&self, is_new: bool) -> VolumeInputs<'_> {
         let (pod, files, objects, capacity) = (&self.pod, &self.files, &self.objects, &self.capacity);
-        Site { pod, files, objects, capacity, is_new, written: Cell::new(0) }
+        VolumeInputs { pod, files, objects, capacity, is_new, written: Cell::new(0) }
     }
 
     /// Labels the agent's own files and volumes for a container with an SELinux context. `hostPath` volumes keep their
@@ -99,7 +99,11 @@ impl Material {
         managed.chain(volumes).try_for_each(|path| files::label(path, &label))
     }
 
-    pub fn inputs<'a>(&'a self, addresses: &'a [IpAddr], volume: &'a dyn Fn(&str) -> Option<&'a Path>) -> Inputs<'a> {
+    pub fn env_inputs<'a>(
+        &'a self,
+        addresses: &'a [IpAddr],
+        volume: &'a dyn Fn(&str) -> Option<&'a Path>,
+    ) -> Inputs<'a> {
         Inputs {
             objects: &self.objects,
             pod_addresses: if self.pod.host_network { &self.node_addresses } else { addresses },
