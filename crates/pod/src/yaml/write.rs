@@ -66,7 +66,7 @@ fn quoted(text: &str) -> String {
     for char in serde_json::Value::from(text).to_string().chars() {
         match char {
             ' '..='~' => quoted.push(char),
-            char if super::is_readable(char) && !char.is_control() && char != '\u{feff}' => quoted.push(char),
+            char if super::text::is_readable(char) && !char.is_control() && char != '\u{feff}' => quoted.push(char),
             char => quoted.push_str(&format!("\\u{:04x}", u32::from(char))),
         }
     }
