@@ -6,6 +6,7 @@
 //! - [`plan`]: the next [`Action`] for a pod, from its manifest, its [`View`] and its [`History`].
 //! - [`observed`], [`view`]: the sandboxes and containers of a pod on all backends. [`history`]: the worker's memory of
 //!   its own tries.
+//! - `start`: containers to start in a sandbox. `update`: a new revision waits for its images while the old one runs.
 //! - [`image`]: images that the pod needs. [`resources`]: cgroup values for its requests and limits.
 //! - [`restart`]: restart policy and back-off. [`outcome`]: whether the pod has ended. [`order`]: init containers
 //!   first.
@@ -29,11 +30,13 @@ pub mod reason;
 pub mod resources;
 pub mod restart;
 pub mod restart_all;
+mod start;
 pub mod status;
 pub mod stop;
 #[cfg(test)]
 mod tests;
 pub mod time;
+mod update;
 pub mod view;
 
 use std::time::{Duration, Instant};
@@ -41,9 +44,8 @@ use std::time::{Duration, Instant};
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, SandboxId, SandboxInfo, SandboxState, labels};
 
-use history::{History, ImageState};
+use history::History;
 use image::ImageFor;
-use lifecycle::HookState;
 use mutant::Mutant;
 use outcome::PodOutcome;
 use stop::Stop;
@@ -133,8 +135,8 @@ pub fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Instant) ->
         return if mutant::is_on(Mutant::KeepsRemoved) { Plan::default() } else { remove(view) };
     };
     let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
-    if !history.is_startable(pod) && is_update(pod, running.is_some(), view) {
-        return await_update(pod, wanted, view, history, now);
+    if !history.is_startable(pod) && update::is_update(pod, running.is_some(), view) {
+        return update::await_update(pod, wanted, view, history, now);
     }
     if let Some(action) = remove_from_other_backends(view).filter(|_| !mutant::is_on(Mutant::StaysBehind)) {
         return Plan::act(action);
@@ -196,44 +198,6 @@ fn remove_from_other_backends(view: &View) -> Option<Action> {
     }
 }
 
-/// Returns whether `pod` replaces another revision, or replaces itself on another backend. The other revision may run,
-/// or have crashed or been lost.
-fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
-    if view.sandboxes().any(|sandbox| !is_of_revision(sandbox, pod) && view.is_alive(sandbox)) {
-        return true;
-    }
-    let has_begun =
-        view.sandboxes().any(|sandbox| is_of_revision(sandbox, pod) && sandbox.state == SandboxState::Ready);
-    !has_begun && (has_other || view.observed.elsewhere(&view.backend).containers().any(is_running))
-}
-
-/// Keeps the old revision running while the new one lacks images or objects: an update costs little downtime.
-fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, now: Instant) -> Plan {
-    let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
-    if let Some(action) = ensure_images(pod, &pod.all_containers().collect::<Vec<_>>(), history, now) {
-        return Plan::act(action);
-    }
-    let images: Vec<_> = pod.all_containers().flat_map(|container| history.images(pod, container)).collect();
-    let next_try = images.iter().filter_map(ImageState::next_try).min();
-    let waiting = Plan::default().wake(next_try);
-    let Some(RunningRevision { pod: running, backend, is_stopped }) = running else { return waiting };
-    let view = View { backend: backend.to_owned(), observed: view.observed.clone() };
-    let is_up = view.sandboxes().any(|sandbox| {
-        let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
-        is_of_revision(sandbox, running) && (is_ready || view.is_alive(sandbox))
-    });
-    // A revision that was stopped or lost starts again only when the new one cannot start: the new one's images may be
-    // present.
-    let cannot_start = history.missing_object(pod).is_some() || images.iter().any(|image| image.failure().is_some());
-    if !is_up && !cannot_start {
-        return waiting;
-    }
-    match remove_from_other_backends(&view) {
-        Some(action) => Plan::act(action),
-        None => run(running, &view, history, wanted.since, now).wake(next_try),
-    }
-}
-
 /// Plans to make the pod run as `pod` says.
 fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Plan {
     let backend = view.backend.clone();
@@ -272,7 +236,7 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
         return new_sandbox(pod, view, history, since, now).wake(deadline);
     };
     let plan = restart_all::next(pod, live, view, history, now);
-    let plan = plan.unwrap_or_else(|| starts(pod, live, view, history, now)).wake(deadline);
+    let plan = plan.unwrap_or_else(|| start::Starts { pod, live, view, history, now }.plan()).wake(deadline);
     if plan.action.is_some() {
         return plan;
     }
@@ -291,7 +255,7 @@ fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Stamp, now: Ins
     }
     // In a new sandbox all init containers run again (R-INIT-5). Their images are fetched first.
     wanting.splice(0..0, &pod.init_containers);
-    if let Some(action) = ensure_images(pod, &wanting, history, now) {
+    if let Some(action) = start::ensure_images(pod, &wanting, history, now) {
         return Plan::act(action);
     }
     if let Some(failure) = history.sandbox_failure().filter(|failure| failure.next_try > now) {
@@ -300,112 +264,6 @@ fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Stamp, now: Ins
     let attempt = view.sandboxes().map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0);
     let started_at = outcome::started_at(pod, view, history).unwrap_or(since);
     Plan::act(Action::CreateSandbox { revision: pod.revision.clone(), attempt, started_at })
-}
-
-/// Plans the next container to stop or to start in the live sandbox.
-fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Instant) -> Plan {
-    let newest = |container: &Container| view.newest(pod, &container.name).filter(|it| it.sandbox.id == live.id);
-    if let Some(stop) = stops(pod, live, view, history) {
-        return Plan::act(stop);
-    }
-    // A `postStart` hook delays the containers after its own (R-HOOK-1).
-    for container in pod.all_containers().filter(|container| container.post_start.is_some()) {
-        let Some(info) = newest(container).map(|it| it.container).filter(|it| is_running(it)) else { continue };
-        match history.lifecycle(&info.id).hook {
-            HookState::Pending | HookState::Begun { is_here: false } => {
-                let (revision, container) = (pod.revision.clone(), container.name.clone());
-                return Plan::act(Action::RunHook { revision, container, id: info.id.clone() });
-            }
-            HookState::Begun { is_here: true } => return Plan::default(),
-            HookState::Done | HookState::Failed(_) => {}
-        }
-    }
-    let mut plan = Plan::default();
-    for container in order::next(pod, live, view, history) {
-        let newest = view.newest(pod, &container.name);
-        let due = restart::due(container, newest.as_ref(), history);
-        if let Some(due) = due.filter(|due| *due > now) {
-            let is_hook =
-                |it: &view::Instance<'_>| matches!(history.lifecycle(&it.container.id).hook, HookState::Failed(_));
-            let shows_error = history.start_failure(&container.name).is_some() || newest.as_ref().is_some_and(is_hook);
-            plan = plan.wake(Some(if shows_error { restart::next_status_change(due, now) } else { due }));
-            continue;
-        }
-        let created = newest.as_ref().filter(|it| it.sandbox.id == live.id).map(|it| it.container);
-        if let Some(created) = created.filter(|it| is_created(it)) {
-            let (revision, id) = (pod.revision.clone(), created.id.clone());
-            return Plan::act(Action::StartContainer { revision, container: container.name.clone(), id });
-        }
-        if let Some(action) = ensure_images(pod, &[container], history, now) {
-            return Plan::act(action);
-        }
-        let images: Vec<_> = history.images(pod, container).filter(|image| *image != ImageState::Ready).collect();
-        let mut failures = images.iter().filter_map(ImageState::failure).peekable();
-        if failures.peek().is_some() {
-            let shown = failures.filter_map(|failure| failure.until_shown(now)).min();
-            plan = plan.wake(images.iter().filter_map(ImageState::next_try).min()).wake(shown);
-            continue;
-        }
-        // Later containers wait for this one, unless the pull of its image has failed (R-SYNC-4).
-        if !images.is_empty() {
-            return plan;
-        }
-        let last = newest.as_ref().map(|newest| newest.container);
-        // Attempts count on after an instance that the runtime has forgotten (R-SYNC-13).
-        let gone = history.attempt(&container.name);
-        let attempt = last.map(|last| last.attempt).max(gone.map(|gone| gone.attempt)).map_or(0, |last| last + 1);
-        let backoff = match (last, gone) {
-            (None, Some(gone)) => gone.backoff,
-            (last, _) => restart::next_backoff(last, history),
-        };
-        let (revision, sandbox) = (pod.revision.clone(), live.id.clone());
-        let run = Run { revision, container: container.name.clone(), attempt, sandbox, backoff };
-        return Plan::act(Action::RunContainer(run));
-    }
-    plan
-}
-
-/// Plans to remove a container in state `Unknown`, or to stop one that a user wants restarted, or whose hook or probe
-/// has failed.
-fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Option<Action> {
-    let backend = view.backend.clone();
-    for container in pod.all_containers() {
-        let Some(info) = view.newest(pod, &container.name).map(|it| it.container) else { continue };
-        if info.sandbox != live.id {
-            continue;
-        }
-        if info.state == ContainerState::Unknown {
-            return Some(Action::RemoveContainer { backend, id: info.id.clone() });
-        }
-        let stop = Stop::graceful(info, Some(live));
-        if is_running(info) && history.is_container_to_restart(&info.id) {
-            return Some(Action::StopContainers { backend, stops: vec![stop] });
-        }
-        if let Some((message, grace)) = lifecycle::verdict(pod, container, info, history) {
-            return Some(Action::StopContainers { backend, stops: vec![stop.because(message, grace)] });
-        }
-    }
-    None
-}
-
-/// Plans to fetch those images of the containers that must be requested now, if there are any.
-fn ensure_images(pod: &Pod, containers: &[&Container], history: &History, now: Instant) -> Option<Action> {
-    let mut images: Vec<ImageFor> = Vec::new();
-    for need in containers.iter().flat_map(|container| image::needs(pod, container)) {
-        let is_missing = match history.image(&pod.revision, &need.of) {
-            ImageState::Unknown => true,
-            ImageState::Failed(failure) => failure.next_try <= now,
-            ImageState::Pulling(_) | ImageState::Ready => false,
-        };
-        if is_missing && !images.contains(&need.of) {
-            images.push(need.of);
-        }
-    }
-    (!images.is_empty()).then(|| Action::EnsureImages { revision: pod.revision.clone(), images })
-}
-
-fn is_created(container: &ContainerInfo) -> bool {
-    container.state == ContainerState::Created
 }
 
 /// Returns whether a container runs, according to its runtime.
