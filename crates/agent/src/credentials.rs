@@ -20,7 +20,7 @@ use stanchion_pod::{Credential, credentials_in};
 use stanchion_runtime::RegistryAuth;
 use tokio::sync::Semaphore;
 
-use crate::{blocking::blocking, config::CredentialProviders, reference::repository};
+use crate::{blocking, config::CredentialProviders, reference::repository};
 use error::ProviderError;
 use plugin::{Key, PluginAnswer};
 use settings::{Provider, Settings};

@@ -9,7 +9,7 @@ use stanchion_board::{EventLog, Journal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::blocking::blocking;
+use crate::blocking;
 
 /// Minimum time between two writes, in which events gather.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -26,7 +26,6 @@ mod agent;
 mod allocations;
 pub mod api;
 pub mod backends;
-mod blocking;
 mod clock;
 pub mod config;
 mod contact;
@@ -65,3 +64,5 @@ mod worker;
 pub use agent::{Agent, RunError};
 pub use clock::{Clock, instant};
 pub use supervisor::Supervisor;
+
+use stanchion_runtime::blocking;

@@ -11,7 +11,7 @@ use stanchion_runtime::{ContainerInfo, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    blocking::blocking,
+    blocking,
     files::{PodFiles, ignore_absent},
     shared::Shared,
     worker::uid,

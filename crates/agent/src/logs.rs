@@ -20,7 +20,7 @@ pub(crate) use runtime_log::{RuntimeLog, end_of_runtime_log};
 
 use self::{entry::Text, files::LogFiles};
 
-use crate::blocking::blocking;
+use crate::blocking;
 
 /// Interval of reads of a followed log.
 const PERIOD: Duration = Duration::from_millis(200);

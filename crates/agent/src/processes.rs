@@ -16,7 +16,7 @@ use stanchion_untrusted::read_kernel;
 use tokio::sync::Mutex;
 
 use crate::{
-    blocking::blocking,
+    blocking,
     clock::{elapsed, instant},
 };
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     allocations::Allocations,
-    blocking::blocking,
+    blocking,
     desired::{Desired, DesiredPod, ReconcilerProgress},
     files,
     handle::Request,

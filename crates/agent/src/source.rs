@@ -42,7 +42,7 @@ use tokio::sync::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    blocking::blocking,
+    blocking,
     clock::sleep_until,
     config::{AgentConfig, SourceConfig},
     desired::{Desired, ReconcilerProgress},

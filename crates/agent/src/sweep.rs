@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    blocking::blocking,
+    blocking,
     desired::Desired,
     files::{self, PodFiles},
     shared::Shared,

@@ -14,7 +14,7 @@ use std::{
 
 use serde::Serialize;
 use stanchion_abi as abi;
-use stanchion_runtime::{Error, ErrorKind, OpenRequest, Result};
+use stanchion_runtime::{Error, ErrorKind, OpenRequest, Result, blocking};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -54,15 +54,14 @@ impl Instance {
         let request =
             serde_json::to_vec(request).map_err(|error| Error::new(ErrorKind::Invalid, tried()).caused_by(&error))?;
         let (host, shown) = Host::leak(descriptor.name());
-        let opening = tokio::task::spawn_blocking(move || {
+        let opening = blocking(move || {
             let (reply, answer) = call::reply(0, || {});
             let open = descriptor.0.open.expect("checked when the descriptor was");
             // SAFETY: the host struct is leaked, the request lives through the call.
             let handle = unsafe { open(shown, abi::Slice::new(&request), reply) };
             (Handle(handle), answer)
         });
-        let (handle, answer) =
-            opening.await.map_err(|panic| Error::new(ErrorKind::Crashed, tried()).caused_by(&panic))?;
+        let (handle, answer) = opening.await;
         let is_null = handle.0.is_null();
         let instance = Self { descriptor, library, handle, host, next_id: AtomicU64::new(1), stuck: Arc::default() };
         let opened = match tokio::time::timeout(OPENING, answer.done).await {

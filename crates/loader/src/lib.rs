@@ -18,7 +18,7 @@ mod proxy;
 
 use std::{path::PathBuf, time::Duration};
 
-use stanchion_runtime::{Error, ErrorKind, OpenRequest};
+use stanchion_runtime::{Error, OpenRequest, blocking};
 
 pub use proxy::LoadedBackend;
 
@@ -46,12 +46,10 @@ pub struct BackendSpec {
 pub async fn load(spec: BackendSpec) -> Result<LoadedBackend, Error> {
     let BackendSpec { name, library, sha256, open } = spec;
     let (file, wanted) = (library.clone(), name.clone());
-    let found = tokio::task::spawn_blocking(move || {
+    let found = blocking(move || {
         let file = check::library(&file, sha256.as_deref())?;
         descriptor::find(&file, &wanted)
     });
-    let descriptor = found.await.map_err(|panic| {
-        Error::new(ErrorKind::Crashed, format!("loading {}", library.display())).caused_by(&panic)
-    })??;
+    let descriptor = found.await?;
     LoadedBackend::open(descriptor, library, open).await
 }

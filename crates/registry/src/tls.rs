@@ -10,6 +10,7 @@ use std::{
 use reqwest::{Certificate, Client, Identity, redirect::Policy};
 use sha2::{Digest, Sha256};
 use stanchion_runtime::{Error, ErrorKind, Result};
+use stanchion_sdk::blocking;
 use stanchion_untrusted::Links;
 
 use crate::limits::CERTIFICATES;
@@ -107,8 +108,7 @@ fn wrong(key: &str, path: &Path) -> Error {
 /// Reads a file of the settings. It may be a link: programs that renew certificates use them.
 async fn read(path: &Path) -> io::Result<Vec<u8>> {
     let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || stanchion_untrusted::read(path, Links::Follow, CERTIFICATES)).await;
-    read.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    blocking(move || stanchion_untrusted::read(path, Links::Follow, CERTIFICATES)).await
 }
 
 /// Reads a PEM file that must contain `mark`; `what` names it in errors.

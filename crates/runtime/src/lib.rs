@@ -11,6 +11,7 @@
 //!   [`image`](PullImage), [`inventory`](Inventory), [`event`](Event), [`exec`](ExecRequest), [`stats`](Stats),
 //!   [`version`](Version), [`health`](Health): the data.
 //! - [`clock`]: wall-clock time; with the feature `instant`, also monotonic time.
+//! - `blocking` (feature): blocking work beside async tasks.
 //! - [`Error`] and its closed [`ErrorKind`]: the basis of the agent's decisions.
 //! - `testing` (feature): `FakeRuntime` with a fault script, and the conformance suite every backend must pass.
 //!
@@ -18,6 +19,8 @@
 //! JSON. Unknown fields are ignored, fields added after 1.0 have a default, durations are milliseconds, timestamps are
 //! RFC 3339, sizes are bytes, ids are opaque strings. No field is ever renamed or retyped.
 
+#[cfg(feature = "blocking")]
+mod blocking;
 pub mod clock;
 mod container;
 mod error;
@@ -41,6 +44,8 @@ mod stats;
 pub mod testing;
 mod version;
 
+#[cfg(feature = "blocking")]
+pub use blocking::blocking;
 pub use container::{
     ContainerConfig, EnvVar, HugepageLimit, ImageMount, LinuxResources, Mount, MountPropagation, RecursiveReadOnly,
 };

@@ -49,13 +49,9 @@ pub async fn finish<T: Send + 'static>(
         drop(turn);
         result
     });
-    task.await.unwrap_or_else(|panic| Err(crashed(&panic)))
-}
-
-/// Returns the error of a step that panicked.
-#[must_use]
-pub fn crashed(panic: &tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Crashed, "a step of the backend ended abnormally").caused_by(panic)
+    task.await.unwrap_or_else(|panic| {
+        Err(Error::new(ErrorKind::Crashed, "a step of the backend ended abnormally").caused_by(&panic))
+    })
 }
 
 #[cfg(test)]

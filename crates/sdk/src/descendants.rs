@@ -18,7 +18,7 @@ use std::{
 };
 
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal, prlimit};
-use stanchion_runtime::Descendants;
+use stanchion_runtime::{Descendants, blocking};
 use stanchion_untrusted::{Links, read_start, read_text};
 
 use crate::{cgroup::Cgroup, limits};
@@ -93,7 +93,7 @@ impl Mark {
         for round in 0..ROUNDS {
             let cgroup = cgroup.clone();
             let left = move || self.kill(&cgroup.processes(), leader, round < GENTLE);
-            if tokio::task::spawn_blocking(left).await?? == 0 {
+            if blocking(left).await? == 0 {
                 return Ok(());
             }
             tokio::time::sleep(PAUSE).await;

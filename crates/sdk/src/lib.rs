@@ -13,6 +13,7 @@
 //! - `dispatch`: from a numbered call to a method of the trait. `reply`: exactly one answer per call. `log`:
 //!   forwarding.
 //! - [`changes`]: one change at a time per sandbox or container, each to its end. [`clock`]: the time.
+//!   [`blocking`]: work that would hold up the async threads.
 //! - `cgroup`, `confinement`, `descendants`, `disk`, `layers`, `limits`, `names`, `oci`, `privileges`, `proc`,
 //!   `settings`, `shim`, `users`: shared code of backends for a runtime on this node (feature `node`).
 //! - `archive`: image archives (feature `archives`).
@@ -66,7 +67,7 @@ use serde::de::DeserializeOwned;
 
 pub use guest::descriptor;
 pub use stanchion_abi as abi;
-pub use stanchion_runtime as runtime;
+pub use stanchion_runtime::{self as runtime, blocking};
 #[cfg(feature = "testing")]
 pub use testing::FakeConfig;
 

@@ -41,8 +41,8 @@ use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Durat
 use futures_util::Stream;
 use stanchion_network::{Network, namespaces::users};
 use stanchion_sdk::{
-    Backend, cgroup,
-    changes::{self, Changes},
+    Backend, blocking, cgroup,
+    changes::Changes,
     disk, proc,
     runtime::{
         Capabilities, ContainerConfig, ContainerId, DiskUsage, Error, Event, ExecId, ExecRequest, ExecStdio,
@@ -134,8 +134,7 @@ impl Containerd {
     /// Runs `act` on a thread that may block.
     async fn blocking<T: Send + 'static>(&self, act: impl FnOnce(Self) -> Result<T> + Send + 'static) -> Result<T> {
         let backend = self.clone();
-        let acted = tokio::task::spawn_blocking(move || act(backend)).await;
-        acted.unwrap_or_else(|panic| Err(changes::crashed(&panic)))
+        blocking(move || act(backend)).await
     }
 }
 

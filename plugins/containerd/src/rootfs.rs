@@ -8,13 +8,14 @@ use containerd_client::{
     types::Mount,
 };
 use stanchion_sdk::{
+    blocking,
     layers::{self, Layers},
     runtime::{Error, ErrorKind, Result},
     users::Tables,
 };
 
 use crate::{
-    Containerd, changes,
+    Containerd,
     client::{failed, is_gone},
     image::Resolved,
 };
@@ -48,11 +49,11 @@ impl Containerd {
         look: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
     ) -> Result<io::Result<T>> {
         let mounts = self.view(layers, key).await.map_err(|status| failed(tried, &status))?;
-        let seen = tokio::task::spawn_blocking(move || layers_of(&mounts)?.look(look)).await;
+        let seen = blocking(move || layers_of(&mounts)?.look(look)).await;
         if let Err(status) = self.remove_view(key).await {
             tracing::debug!(key, error = status.message(), "a view of an image is left to garbage collection");
         }
-        seen.map_err(|panic| changes::crashed(&panic))
+        Ok(seen)
     }
 
     /// Returns the mounts for reading an image's files: the view `key`, made if there is none.

@@ -22,6 +22,7 @@ use bollard::{
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::json;
 use stanchion_sdk::{
+    blocking,
     cgroup::Cgroup,
     descendants::Mark,
     runtime::{Descendants, Error, ErrorKind, ExecId, ExecRequest, ExecStdio, ExitStatus, Result, TerminalSize},
@@ -206,10 +207,7 @@ impl Running {
         let Some(pid) = leader(&self.client, &self.exec).await else { return };
         let Some(process) = hold(pid, &self.container) else { return };
         let (mark, cgroup) = (*mark, cgroup.clone());
-        let marked = tokio::task::spawn_blocking(move || mark.put(&cgroup, pid)).await;
-        if let Err(error) = marked {
-            tracing::debug!(exec = %self.claim.id, %error, "a process is not marked");
-        }
+        blocking(move || mark.put(&cgroup, pid)).await;
         // A pidfd is readable when its process has ended (pidfd_open(2)); a receiver of a pipe can wait for that.
         let ended = match pipe::Receiver::from_owned_fd_unchecked(process) {
             Ok(process) => process.readable().await,

@@ -35,9 +35,9 @@ use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Durat
 
 use futures_util::Stream;
 use stanchion_sdk::{
-    Backend,
+    Backend, blocking,
     cgroup::Driver,
-    changes::{self, Changes},
+    changes::Changes,
     disk,
     runtime::{
         Capabilities, ContainerConfig, ContainerId, DiskUsage, Event, ExecId, ExecRequest, ExecStdio, ExitStatus,
@@ -142,12 +142,6 @@ impl Docker {
         *self.ready.lock().await = None;
         self.seen.clear();
     }
-
-    /// Runs `act` on a thread that may block.
-    async fn blocking<T: Send + 'static>(&self, act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let acted = tokio::task::spawn_blocking(act).await;
-        acted.unwrap_or_else(|panic| Err(changes::crashed(&panic)))
-    }
 }
 
 impl Runtime for Docker {
@@ -189,7 +183,7 @@ impl Runtime for Docker {
     async fn image_store(&self) -> Result<ImageStore> {
         let root = self.ready().await?.root;
         let in_use = self.images_in_use().await?;
-        self.blocking(move || disk::image_store(root, in_use)).await
+        blocking(move || disk::image_store(root, in_use)).await
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {

@@ -15,6 +15,7 @@ use std::{
 
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use stanchion_sdk::{
+    blocking,
     cgroup::{Cgroup, Driver},
     runtime::{Error, ErrorKind, Result},
     shim,
@@ -56,7 +57,7 @@ impl Docker {
     pub(crate) async fn end_orphan(&self, id: &str, pod: &str, may_have_shim: bool) -> Result<()> {
         let cgroup = Cgroup::at(&cgroup(self.ready().await?.driver, pod, id));
         let looked = cgroup.clone();
-        let population = self.blocking(move || Ok(looked.population())).await?;
+        let population = blocking(move || looked.population()).await;
         let failed = |error: std::io::Error| {
             let tried = format!("ending processes of container {id} that Docker does not know of");
             Error::new(ErrorKind::Other, tried).caused_by(&error)
@@ -76,7 +77,7 @@ impl Docker {
             // containerd removes what the shim has left when it sees that the shim is gone. Nobody else has Docker's
             // ids.
             let owned = id.to_owned();
-            let ended = self.blocking(move || Ok(shim::end(&owned, |_| true))).await?.map_err(failed)?;
+            let ended = blocking(move || shim::end(&owned, |_| true)).await.map_err(failed)?;
             if ended > 0 && population == 0 {
                 tracing::warn!(container = id, "ended the shim of a start that dockerd had not finished when it ended");
             }
@@ -88,7 +89,7 @@ impl Docker {
     pub(crate) async fn end_orphans(&self, pod: &str) -> Result<()> {
         let driver = self.ready().await?.driver;
         let parent = pod.to_owned();
-        let children = self.blocking(move || Ok(Cgroup::at(&parent).children())).await?;
+        let children = blocking(move || Cgroup::at(&parent).children()).await;
         let children = children.map_err(|error| {
             Error::new(ErrorKind::Other, format!("looking into cgroup {pod} of a pod")).caused_by(&error)
         })?;

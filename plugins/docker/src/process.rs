@@ -9,6 +9,7 @@ use bollard::{
 };
 use futures_util::StreamExt;
 use stanchion_sdk::{
+    blocking,
     cgroup::{self, Cgroup},
     changes::finish,
     clock,
@@ -80,14 +81,14 @@ impl Docker {
             kills.note(&id, &pod, kills::count(&pod).unwrap_or(0));
             Ok(())
         };
-        self.blocking(note).await
+        blocking(note).await
     }
 
     /// Lets the kernel kill all of a container together: Docker has no setting for it, and its OCI runtime's default is
     /// that one process is killed.
     async fn die_together(&self, found: &ContainerInspectResponse) -> Result<()> {
         let (Some(path), Some(id)) = (self.container_cgroup(found).await?, &found.id) else { return Ok(()) };
-        let written = self.blocking(move || Ok(Cgroup::at(&path).die_together())).await?;
+        let written = blocking(move || Cgroup::at(&path).die_together()).await;
         if let Err(error) = written {
             tracing::warn!(container = %id, %error, "out of memory, the kernel may kill one of its processes only");
         }

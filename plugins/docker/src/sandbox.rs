@@ -12,6 +12,7 @@ use bollard::{
 };
 use futures_util::future::join_all;
 use stanchion_sdk::{
+    blocking,
     cgroup::Parent,
     changes::finish,
     runtime::{
@@ -64,7 +65,7 @@ impl Docker {
         let started = self.client.api().start_container(&id, None::<StartContainerOptions>).await;
         let made = match started {
             // systemd has its slice only now.
-            Ok(()) => match self.blocking(move || parent.make(&config.resources)).await {
+            Ok(()) => match blocking(move || parent.make(&config.resources)).await {
                 Ok(()) => self.sandbox_info(&id).await,
                 Err(error) => Err(error),
             },
@@ -214,7 +215,7 @@ impl Docker {
             self.end_orphan(id.as_str(), &path, may_have_shim).await?;
             self.end_orphans(&path).await?;
             let parent = Parent::at(self.ready().await?.driver, &self.config.cgroup_root, &path);
-            self.blocking(move || parent.remove()).await?;
+            blocking(move || parent.remove()).await?;
         }
         match record {
             Some(_) => self.erase(id.as_str()).await,

@@ -4,6 +4,7 @@ use std::io;
 
 use bollard::models::ImageInspect;
 use stanchion_sdk::{
+    blocking,
     confinement::{app_armor_profiles, has_app_armor, has_se_linux},
     layers::tables,
     privileges, proc,
@@ -145,7 +146,7 @@ impl Docker {
         let layers = layers(&config.image, image).map_err(|error| error.context(tried()))?;
         let failed =
             |error: &(dyn std::error::Error + 'static)| Error::new(ErrorKind::Invalid, tried()).caused_by(error);
-        let found = self.blocking(move || Ok(layers.look(tables))).await?;
+        let found = blocking(move || layers.look(tables)).await;
         let tables = found.map_err(|error| failed(&error))?;
         let Ids { user, group, groups } =
             in_force(&image::user(image), &config.security, &tables).map_err(|error| failed(&error))?;
@@ -159,7 +160,7 @@ impl Docker {
             Ok(layers) => {
                 let look =
                     move || layers.look(tables).map_err(|error| Error::new(ErrorKind::Other, "").caused_by(&error));
-                self.blocking(look).await
+                blocking(look).await
             }
             Err(error) => Err(error),
         };

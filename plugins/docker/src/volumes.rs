@@ -20,6 +20,7 @@ use std::{
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ImageInspect};
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::{
+    blocking,
     layers::{Layers, children, unmount},
     runtime::{ContainerConfig, Error, ErrorKind, ImageMount, Result},
 };
@@ -134,7 +135,7 @@ impl Docker {
         for (number, volume) in volumes.all.iter().enumerate() {
             let layers = layers(&volume.reference, &self.look_up_image(&volume.image).await?)?;
             let (volume, place) = (volume.clone(), home.join(number.to_string()));
-            self.blocking(move || {
+            blocking(move || {
                 layers.mount_part(&volume.sub_path, &place).map_err(|error| {
                     let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
                     let kind = if absent.contains(&error.kind()) { ErrorKind::Invalid } else { ErrorKind::Other };
@@ -170,8 +171,7 @@ impl Docker {
 
     async fn clear(&self, container: &str) -> Result<()> {
         let (home, tried) = (self.home(container), format!("unmounting the images of container {container}"));
-        self.blocking(move || unmount(&home).map_err(|error| Error::new(ErrorKind::Other, tried).caused_by(&error)))
-            .await
+        blocking(move || unmount(&home).map_err(|error| Error::new(ErrorKind::Other, tried).caused_by(&error))).await
     }
 
     fn home(&self, container: &str) -> PathBuf {
@@ -193,7 +193,7 @@ impl Docker {
             let homes = children(&images).map_err(failed)?;
             homes.iter().try_for_each(|home| unmount(&images.join(home)).map_err(failed))
         };
-        if let Err(error) = self.blocking(sweep).await {
+        if let Err(error) = blocking(sweep).await {
             tracing::warn!(error = error.chain(), "an image that an earlier run mounted stays mounted");
         }
     }

@@ -24,7 +24,7 @@ use std::{
 
 use futures_util::{TryStreamExt, future, stream};
 use stanchion_sdk::{
-    clock,
+    blocking, clock,
     limits::SHOWN,
     runtime::{Error, ErrorKind, ImportImages, Progress, PullImage, Result, Runtime},
 };
@@ -123,11 +123,7 @@ impl Files {
     /// Imports all that is due into a containerd, archives one after another, and the images of lists beside them.
     async fn bring<R: Runtime + Clone>(self, place: &'static str, containerd: R, has_new: watch::Sender<bool>) {
         let files = self.clone();
-        let due = tokio::task::spawn_blocking(move || files.due(place)).await;
-        let due = match due.map_err(|panic| stanchion_sdk::changes::crashed(&panic)) {
-            Ok(due) => due,
-            Err(error) => return tracing::warn!(place, error = error.chain(), "a look for images in files failed"),
-        };
+        let due = blocking(move || files.due(place)).await;
         has_new.send_replace(due.iter().any(|item| self.notes.is_new(item)));
         let (lines, archives): (Vec<_>, Vec<_>) = due.into_iter().partition(|item| item.line.is_some());
         let one = |item| {

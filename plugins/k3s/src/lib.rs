@@ -26,7 +26,7 @@ use std::{future::Future, os::fd::OwnedFd, time::Duration};
 
 use futures_util::Stream;
 use stanchion_sdk::{
-    Backend,
+    Backend, blocking,
     runtime::{
         ContainerConfig, ContainerId, DiskUsage, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Failover, Health,
         Image, ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result,
@@ -67,16 +67,15 @@ impl K3s {
     }
 
     /// Returns state and health while K3s's containerd is away.
-    async fn health_without(&self) -> Result<(State, Health)> {
+    async fn health_without(&self) -> (State, Health) {
         let layout = self.places.layout().clone();
-        let looked = tokio::task::spawn_blocking(move || (State::without_containerd(&layout), layout)).await;
-        let (state, layout) = looked.map_err(|panic| stanchion_sdk::changes::crashed(&panic))?;
+        let (state, layout) = blocking(move || (State::without_containerd(&layout), layout)).await;
         let pods = match self.settings.when_socket_absent {
             Absent::Wait => "Pods wait for it; those that run, run on",
             Absent::Fallback => "Another backend runs the pods, but for those that still run here",
             Absent::Own => "A containerd of our own runs the pods, but for those that still run here",
         };
-        Ok((state, state.health(&layout, pods)))
+        (state, state.health(&layout, pods))
     }
 }
 
@@ -89,7 +88,7 @@ impl Runtime for K3s {
         let is_there = self.places.k3s_is_there().await;
         let (state, health) = match is_there {
             true => (State::Up, State::Up.health(self.places.layout(), "")),
-            false => self.health_without().await?,
+            false => self.health_without().await,
         };
         let mut health = state.with_networks(health, &self.places.network_health(is_there).await?);
         // Set while K3s's containerd answers too: the agent then knows where pods return to.

@@ -16,7 +16,10 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use stanchion_sdk::runtime::{Error, ErrorKind, NodePaths, Result};
+use stanchion_sdk::{
+    blocking,
+    runtime::{Error, ErrorKind, NodePaths, Result},
+};
 use tokio::{
     net::UnixStream,
     sync::{Mutex, watch},
@@ -198,8 +201,7 @@ impl Daemon {
         }
         // Reaped here, if this agent has started it.
         if let Some(mut old) = child.take() {
-            let reaped = tokio::task::spawn_blocking(move || old.wait()).await;
-            if let Ok(Err(error)) = reaped {
+            if let Err(error) = blocking(move || old.wait()).await {
                 tracing::debug!(%error, "waiting for the end of our containerd failed");
             }
         }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{ApiError, container, find, stream};
 use crate::{
-    blocking::blocking,
+    blocking,
     handle::Handle,
     listener::{Exchange, Stream},
     logs::{self, Log, LogOptions, RuntimeLog},

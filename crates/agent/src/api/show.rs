@@ -15,7 +15,7 @@ use stanchion_runtime::Runtime;
 use tokio::sync::watch;
 
 use super::{ApiError, find, stream};
-use crate::{blocking::blocking, handle::Handle, listener::Exchange};
+use crate::{blocking, handle::Handle, listener::Exchange};
 
 /// Options of requests that can be watched.
 #[derive(Debug, Default, Deserialize)]

@@ -7,7 +7,7 @@ use std::io;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::PodFiles;
-use crate::blocking::blocking;
+use crate::blocking;
 
 /// Number of pods whose files are removed at once, and of pods that are measured at once.
 const AT_ONCE: usize = 4;

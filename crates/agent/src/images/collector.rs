@@ -13,7 +13,7 @@ use stanchion_runtime::{Error, ErrorKind, ImageStore, Runtime, UnusedImage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::garbage::{self, Candidate, Survey};
-use crate::{blocking::blocking, clock, desired::Desired, files, node::BackendSlot, shared::Shared};
+use crate::{blocking, clock, desired::Desired, files, node::BackendSlot, shared::Shared};
 
 /// Time until the first survey: by then the sources are read, and pods have the images that they need.
 const FIRST_SURVEY: Duration = Duration::from_secs(30);

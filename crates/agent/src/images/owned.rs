@@ -19,7 +19,7 @@ use stanchion_runtime::{Image, ImageDigest, Runtime};
 use stanchion_untrusted::{Links, make_directory, read};
 
 use super::Images;
-use crate::{blocking::blocking, files::whole, limits, reference::repository};
+use crate::{blocking, files::whole, limits, reference::repository};
 
 /// One name of an owned image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

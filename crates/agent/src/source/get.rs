@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::exposure::exposure;
 use crate::{
-    blocking::blocking,
+    blocking,
     clock::timeout_at,
     config::UrlSource,
     contact::{

@@ -24,7 +24,7 @@ use tokio_util::sync::DropGuard;
 
 use super::context::{Context, Snapshot};
 use crate::{
-    blocking::blocking,
+    blocking,
     clock::instant,
     hook::HookContext,
     node::ContactAddress,

@@ -7,7 +7,7 @@ use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, ContainerState, Runtime};
 
 use super::context::Context;
-use crate::{blocking::blocking, logs};
+use crate::{blocking, logs};
 
 /// Largest part of the log's tail that replaces a missing termination message: number of lines, and bytes (R-TMSG-3).
 const LOG_TAIL: (usize, usize) = (80, 2048);

@@ -17,7 +17,7 @@ use stanchion_runtime::{
 };
 
 use super::{RETRY, RetryPause, Worker, container, failed::Failed, prepare, pulls, recall, security};
-use crate::{blocking::blocking, clock::instant, desired::DesiredPod, files, id_ranges::IdRanges, reference};
+use crate::{blocking, clock::instant, desired::DesiredPod, files, id_ranges::IdRanges, reference};
 
 impl<R: Runtime> Worker<R> {
     /// Performs one step. After a failure, records the time of the next try.

@@ -19,7 +19,7 @@ use super::{
     pod_inputs::PodInputs,
 };
 use crate::{
-    blocking::blocking,
+    blocking,
     clock::instant,
     desired::DesiredPod,
     env::{EnvError, Environment},

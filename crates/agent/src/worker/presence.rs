@@ -15,7 +15,7 @@ use stanchion_runtime::Runtime;
 
 use super::context::Context;
 use crate::{
-    blocking::blocking,
+    blocking,
     clock::{Clock, DisplayClock},
     desired::DesiredPod,
     removed::remembered,

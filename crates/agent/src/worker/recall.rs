@@ -19,7 +19,7 @@ use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, 
 
 use super::context::{Context, Snapshot};
 use crate::{
-    blocking::blocking,
+    blocking,
     clock::instant,
     desired::DesiredPod,
     files::{self, PodFiles, Record},

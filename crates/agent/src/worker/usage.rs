@@ -13,7 +13,7 @@ use stanchion_untrusted::tree;
 
 use super::context::Context;
 use crate::{
-    blocking::blocking,
+    blocking,
     clock::{elapsed, instant},
     files::{self, PodFiles},
 };

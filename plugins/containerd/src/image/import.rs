@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use stanchion_registry::reference;
 use stanchion_sdk::{
     archive::{Compression, Part, Unpacked},
-    limits,
+    blocking, limits,
     oci::{self, Descriptor, Found, ImageConfig, Manifest, Next, Search},
     runtime::{Error, ErrorKind, Image, ImageDigest, Result},
 };
@@ -130,12 +130,6 @@ async fn import_all(store: &Store, archive: &Arc<Unpacked>, listed: Vec<Listed>)
         (true, None) => Err(Error::new(ErrorKind::Invalid, "the archive names no image")),
         (false, _) => Ok(imported),
     }
-}
-
-/// Runs `act` on a thread that may block.
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let acted = tokio::task::spawn_blocking(act).await;
-    acted.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Crashed, "reading an archive").caused_by(&panic)))
 }
 
 /// Lists the images that an archive names.

@@ -22,7 +22,7 @@ use containerd_client::{
 };
 use futures_util::{Stream, StreamExt, stream};
 use stanchion_sdk::{
-    disk,
+    blocking, disk,
     oci::{self, digest},
     runtime::{Error, ErrorKind, Result},
 };
@@ -185,9 +185,8 @@ impl Store {
     pub async fn check_room(&self, bytes: u64) -> Result<()> {
         // Without a directory that is visible from here, containerd's own errors report a full disk.
         let Ok(root) = self.root().await else { return Ok(()) };
-        let found = tokio::task::spawn_blocking(move || disk::image_store(root, Vec::new())).await;
-        match found {
-            Ok(Ok(store)) if store.available < bytes => {
+        match blocking(move || disk::image_store(root, Vec::new())).await {
+            Ok(store) if store.available < bytes => {
                 let (room, root) = (store.available, store.path.display());
                 let message =
                     format!("no space left on device: {bytes} bytes are missing, and {root} has room for {room}");

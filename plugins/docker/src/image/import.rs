@@ -15,7 +15,7 @@ use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::{
     archive::{Entry, each, open_archive, room},
-    limits as shared,
+    blocking, limits as shared,
     oci::{self, Descriptor, Next, Search},
     runtime::{Error, ErrorKind, Image, Result},
 };
@@ -60,13 +60,13 @@ impl Docker {
     async fn import_now(&self, path: PathBuf) -> Result<Vec<Image>> {
         let archive = path.clone();
         let root = self.ready().await?.root;
-        let contents = self.blocking(move || read(&archive, root)).await?;
+        let contents = blocking(move || read(&archive, root)).await?;
         let names: Vec<_> = contents.images.iter().flat_map(|it| it.repo_tags.iter().flatten()).cloned().collect();
         if names.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the archive names no image"));
         }
         let (send, receive) = mpsc::channel(4);
-        let write = self.blocking(move || {
+        let write = blocking(move || {
             let written = write(&path, &contents, &send);
             if let Err(error) = &written {
                 // The send fails when Docker has refused; then Docker's message is the error.

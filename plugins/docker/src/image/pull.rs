@@ -6,7 +6,7 @@ use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters
 use futures_util::StreamExt;
 use oci_spec::distribution::Reference;
 use stanchion_sdk::{
-    archive,
+    archive, blocking,
     runtime::{Error, ErrorKind, Image, Progress, PullImage, PullProgress, RegistryAuth, Result},
 };
 
@@ -35,7 +35,7 @@ impl Docker {
         let root = self.ready().await?.root;
         let place = root.clone();
         // If its disk is not visible from here, Docker itself reports that it is full.
-        let room = self.blocking(move || Ok(archive::room(&root).unwrap_or(u64::MAX))).await?;
+        let room = blocking(move || archive::room(&root).unwrap_or(u64::MAX)).await;
         let mut told = Box::pin(self.client.api().create_image(Some(options), None, credentials));
         let mut layers = Layers::default();
         while let Some(message) = told.next().await {

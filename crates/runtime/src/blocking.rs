@@ -8,13 +8,15 @@ use tokio::{
 };
 use tracing::Span;
 
-/// Runs blocking work on the blocking pool, in the caller's span. A panic of the work becomes the caller's, whose
-/// supervisor reports it.
+/// Runs blocking work on the blocking pool, in the caller's span. A panic of the work becomes the caller's: in the agent
+/// the task's supervisor reports it, in a backend it ends the call as [`Crashed`](crate::ErrorKind::Crashed).
 ///
-/// On a single-threaded runtime, which only tests have, it runs the work in place: such a test is deterministic.
+/// On a single-threaded runtime, which only tests have, it runs the work in place: such a test is deterministic, but its
+/// work cannot wait for other tasks.
 ///
 /// *Cancel-safe:* work that has begun runs to its end.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+#[expect(clippy::disallowed_methods, reason = "this is the helper")]
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let span = Span::current();
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         // An await as on the pool: other tasks run, and the caller may be dropped.
