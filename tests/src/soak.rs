@@ -136,7 +136,7 @@ impl Soak {
         Ok(Self {
             options: options.clone(),
             node,
-            random: Random::seeded(options.seed),
+            random: Random::new(options.seed),
             deck,
             journal,
             clock,
@@ -176,7 +176,7 @@ impl Soak {
 
     fn round(&mut self) -> Result<()> {
         self.dismiss()?;
-        for _ in 0..self.random.pick(3..7) {
+        for _ in 0..self.random.within(3..7) {
             let deed = self.deck.draw(&mut self.random);
             self.perform(deed)?;
             self.look_after_the_agent()?;

@@ -42,10 +42,10 @@ fn twenty_kills_of_the_agent_lose_nothing_and_double_nothing(on: Backend) -> Res
         let mut revision = 0;
         for kill in 0..20 {
             // Several changes at once, so that a kill interrupts creates, updates and deletes of different pods.
-            for _ in 0..random.pick(1..4) {
-                let pod = PODS[usize::try_from(random.pick(0..4))?];
+            for _ in 0..random.within(1..4) {
+                let pod = random.pick(&PODS);
                 let file = format!("{pod}.yaml");
-                if wanted.contains_key(pod) && random.pick(0..3) == 0 {
+                if wanted.contains_key(pod) && random.below(3) == 0 {
                     wanted.remove(pod);
                     node.remove(&file)?;
                 } else {

@@ -20,7 +20,7 @@ fn random_edits_kills_and_hostile_input_leave_nothing(on: Backend) -> Result<()>
     let options = Options {
         runtime: on,
         during: DURING,
-        seed: Random::announced("soak").word(),
+        seed: Random::announced("soak").draw(),
         without: Vec::new(),
         live_restore: true,
         programs: None,

@@ -46,7 +46,14 @@ const INSIDE: [(&str, &[&str]); 16] = [
     ),
     (
         "stanchion-simulation",
-        &["stanchion-agent", "stanchion-board", "stanchion-plan", "stanchion-pod", "stanchion-runtime"],
+        &[
+            "stanchion-agent",
+            "stanchion-board",
+            "stanchion-plan",
+            "stanchion-pod",
+            "stanchion-runtime",
+            "stanchion-tests",
+        ],
     ),
     // xtask depends on it, and must build before any tool is installed.
     ("stanchion-tests", &[]),

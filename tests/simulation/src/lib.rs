@@ -16,7 +16,8 @@ pub mod node;
 pub mod perform;
 pub mod play;
 pub mod pod;
-pub mod random;
 pub mod schedule;
 pub mod trace;
 pub mod world;
+
+pub use stanchion_tests::random;

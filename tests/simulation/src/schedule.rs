@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use stanchion_runtime::{ErrorKind, OnReturn, testing::Method};
+use stanchion_runtime::{
+    ErrorKind, OnReturn,
+    testing::{Fault, Method},
+};
 
 use crate::{pod::Pod, random::Random};
 
@@ -12,30 +15,6 @@ pub const BACKENDS: [&str; 2] = ["first", "second"];
 pub const PODS: [&str; 4] = ["a", "b", "c", "d"];
 /// Number of sources.
 pub const SOURCES: usize = 2;
-
-/// Methods that a fault strikes: those that the agent calls for pods.
-const METHODS: [Method; 11] = [
-    Method::CreateSandbox,
-    Method::StopSandbox,
-    Method::RemoveSandbox,
-    Method::CreateContainer,
-    Method::StartContainer,
-    Method::StopContainer,
-    Method::RemoveContainer,
-    Method::PullImage,
-    Method::ListImages,
-    Method::List,
-    Method::Exec,
-];
-/// Error kinds that the agent treats differently.
-const KINDS: [ErrorKind; 6] = [
-    ErrorKind::Other,
-    ErrorKind::NotFound,
-    ErrorKind::AlreadyExists,
-    ErrorKind::Timeout,
-    ErrorKind::Crashed,
-    ErrorKind::Unavailable,
-];
 
 /// A node and its troubles.
 #[derive(Clone, Debug)]
@@ -325,12 +304,17 @@ impl Steps {
     }
 
     fn fail(&mut self, backend: usize) -> Step {
-        let (method, nth, kind) = (self.random.pick(&METHODS), self.nth(), self.random.pick(&KINDS));
+        let (method, nth, kind) = (self.random.pick(&Method::OF_PODS), self.nth(), self.random.pick(&Fault::KINDS));
         Step::Fail { backend, method, nth, kind, is_done: self.random.chance(50) }
     }
 
     fn hang(&mut self, backend: usize) -> Step {
-        Step::Hang { backend, method: self.random.pick(&METHODS), nth: self.nth(), is_done: self.random.chance(50) }
+        Step::Hang {
+            backend,
+            method: self.random.pick(&Method::OF_PODS),
+            nth: self.nth(),
+            is_done: self.random.chance(50),
+        }
     }
 
     fn answer(&mut self, pod: usize) -> Step {
@@ -340,8 +324,11 @@ impl Steps {
 
     fn end(&mut self, backend: usize) -> Step {
         let (orderly, killed) = (HowAgentEnds::Orderly, HowAgentEnds::Killed(self.random.below(200)));
-        let in_call =
-            HowAgentEnds::InCall { backend, method: self.random.pick(&METHODS), is_done: self.random.chance(50) };
+        let in_call = HowAgentEnds::InCall {
+            backend,
+            method: self.random.pick(&Method::OF_PODS),
+            is_done: self.random.chance(50),
+        };
         Step::End(self.random.weighed(&[(2, orderly), (3, killed), (3, in_call)]))
     }
 

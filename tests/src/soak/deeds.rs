@@ -44,8 +44,7 @@ impl Soak {
     /// Picks one of the edited pods for which `fits` returns true.
     pub(super) fn pick(&mut self, fits: impl Fn(&Self, &str) -> bool) -> Option<&'static str> {
         let fitting: Vec<_> = NAMES.into_iter().filter(|name| fits(self, name)).collect();
-        let count = u64::try_from(fitting.len()).ok().filter(|count| *count > 0)?;
-        fitting.get(usize::try_from(self.random.pick(0..count)).ok()?).copied()
+        (!fitting.is_empty()).then(|| self.random.pick(&fitting))
     }
 
     fn revision(&mut self) -> u64 {
@@ -141,7 +140,7 @@ impl Soak {
     }
 
     fn set_clock(&mut self) -> Result<()> {
-        let seconds = i64::try_from(self.random.pick(0..2 * FARTHEST))? - i64::try_from(FARTHEST)?;
+        let seconds = i64::try_from(self.random.below(2 * FARTHEST))? - i64::try_from(FARTHEST)?;
         self.journal.note("clock set", &format!("{seconds:+} s from the machine's"))?;
         self.clock.set(seconds)
     }
@@ -203,8 +202,7 @@ impl Soak {
     }
 
     fn add_archive(&mut self) -> Result<()> {
-        let count = u64::try_from(Archive::ALL.len())?;
-        let kind = Archive::ALL[usize::try_from(self.random.pick(0..count))?];
+        let kind = self.random.pick(&Archive::ALL);
         let name = format!("hostile-{}.tar", self.revision());
         self.journal.note("hostile archive", &format!("{name}, {kind:?}"))?;
         let fixtures = self.node.fixtures.as_ref().context("a node with fixtures")?;

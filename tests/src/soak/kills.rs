@@ -85,8 +85,10 @@ impl Soak {
     pub(super) fn kill_logger(&mut self) -> Result<()> {
         let ours = remains::processes(self.node.names())?;
         let loggers: Vec<_> = ours.iter().filter(|seen| seen.command.contains("stanchion-logger")).collect();
-        let Some(count) = u64::try_from(loggers.len()).ok().filter(|count| *count > 0) else { return Ok(()) };
-        let logger = loggers[usize::try_from(self.random.pick(0..count))?];
+        if loggers.is_empty() {
+            return Ok(());
+        }
+        let logger = self.random.pick(&loggers);
         self.journal.note("killed: logger", &format!("pid {}: {}", logger.pid, logger.command))?;
         process::kill(logger.pid).ok();
         Ok(())

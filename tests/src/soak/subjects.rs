@@ -127,8 +127,7 @@ impl Hostile {
     const ALL: [Self; 6] = [Self::Deaf, Self::Sparse, Self::Line, Self::Deep, Self::Forks, Self::Users];
 
     pub(super) fn pick(random: &mut Random) -> Self {
-        let count = u64::try_from(Self::ALL.len()).unwrap_or(1);
-        Self::ALL[usize::try_from(random.pick(0..count)).unwrap_or_default()]
+        random.pick(&Self::ALL)
     }
 
     /// Returns the name of the pod.

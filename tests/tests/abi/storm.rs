@@ -24,7 +24,7 @@ async fn forty_thousand_calls_end_once_each() {
     let mut calls = JoinSet::new();
     for _ in 0..CALLS {
         let permit = Arc::clone(&room).acquire_owned().await.expect("never closed");
-        let (backend, patience) = (backend.clone(), random.pick(0..200));
+        let (backend, patience) = (backend.clone(), random.below(200));
         calls.spawn(async move {
             let _permit = permit;
             match patience {

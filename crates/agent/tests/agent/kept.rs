@@ -33,18 +33,25 @@ fn kept(node: &Node) -> BTreeMap<PathBuf, Vec<u8>> {
     files.map(|path| (path.clone(), fs::read(path).expect("it can be read"))).collect()
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_manifest_that_could_not_be_kept_is_not_remembered_older() {
-    let mut node = Node::new();
+/// Starts a pod, fills the disk with the agent's files up, and updates the pod. Returns the file that fills the disk.
+async fn updated_on_a_full_disk(node: &mut Node) -> PathBuf {
     let state = node.config.state_dir.clone();
     mount("tmpfs", &state, "tmpfs", MountFlags::empty(), c"size=256k").expect("mounted");
     node.write("web.yaml", &with_uid("app:1", ""));
     node.start();
     node.runs(&[("web", &[("app", "app:1")])]).await;
-    let is_full = fs::write(state.join("fill"), vec![1; 1 << 20]);
+    let fill = state.join("fill");
+    let is_full = fs::write(&fill, vec![1; 1 << 20]);
     assert_eq!(is_full.expect_err("there is no room for it").kind(), std::io::ErrorKind::StorageFull);
     node.write("web.yaml", &with_uid("app:2", &"x".repeat(16 << 10)));
     node.runs(&[("web", &[("app", "app:2")])]).await;
+    fill
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_could_not_be_kept_is_not_remembered_older() {
+    let mut node = Node::new();
+    let fill = updated_on_a_full_disk(&mut node).await;
     let before = node.app("web").map(|app| app.id);
     node.write("web.yaml", &BROKEN);
     node.shows("the problem", has_problem).await;
@@ -53,7 +60,7 @@ async fn a_manifest_that_could_not_be_kept_is_not_remembered_older() {
     node.settle().await;
     assert_eq!(node.app("web").map(|app| app.id), before, "R-FILE-23");
     // A manifest that can be read takes effect, and is kept again.
-    fs::remove_file(state.join("fill")).expect("it is there");
+    fs::remove_file(fill).expect("it is there");
     node.write("web.yaml", &with_uid("app:3", ""));
     node.runs(&[("web", &[("app", "app:3")])]).await;
     node.restart().await;
@@ -64,18 +71,12 @@ async fn a_manifest_that_could_not_be_kept_is_not_remembered_older() {
 #[tokio::test(start_paused = true)]
 async fn a_record_that_could_not_be_written_is_written_when_there_is_room() {
     let mut node = Node::new();
-    let state = node.config.state_dir.clone();
-    mount("tmpfs", &state, "tmpfs", MountFlags::empty(), c"size=256k").expect("mounted");
-    node.write("web.yaml", &with_uid("app:1", ""));
-    node.start();
-    node.runs(&[("web", &[("app", "app:1")])]).await;
-    fs::write(state.join("fill"), vec![1; 1 << 20]).expect_err("there is no room for it");
-    node.write("web.yaml", &with_uid("app:2", &"x".repeat(16 << 10)));
-    node.runs(&[("web", &[("app", "app:2")])]).await;
-    let record = || fs::read_to_string(state.join("pods/u-1/running.json")).expect("there is one");
+    let fill = updated_on_a_full_disk(&mut node).await;
+    let path = node.config.state_dir.join("pods/u-1/running.json");
+    let record = || fs::read_to_string(&path).expect("there is one");
     assert!(record().contains("app:1"), "it was written on a full disk");
     assert_eq!(node.events("FailedToKeep").len(), 1);
-    fs::remove_file(state.join("fill")).expect("it is there");
+    fs::remove_file(fill).expect("it is there");
     // Nothing about the pod changes meanwhile.
     tokio::time::sleep(std::time::Duration::from_secs(120)).await;
     assert!(record().contains("app:2"), "I3, I1: the next agent does not know what runs");

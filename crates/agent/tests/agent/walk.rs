@@ -7,43 +7,23 @@ use stanchion_runtime::{
     ContainerState, ErrorKind,
     testing::{Fault, Method, When},
 };
+use stanchion_tests::random::{self, Random};
 
 use crate::{manifest::pod, node::Node};
 
 const PODS: [&str; 4] = ["a", "b", "c", "d"];
 const STEPS: usize = 150;
 
-/// splitmix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(limit).expect("it is small")).expect("it is small")
-    }
-
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
-    }
-}
-
 /// Image tag and runtime by pod.
-type Wanted = BTreeMap<&'static str, (usize, &'static str)>;
+type Wanted = BTreeMap<&'static str, (u64, &'static str)>;
 
 async fn step(node: &mut Node, wanted: &mut Wanted, random: &mut Random) {
-    let name = *random.pick(&PODS);
-    let runtime = random.below(2);
+    let name = random.pick(&PODS);
+    let runtime = random.index(2);
     let fake = node.fakes[runtime].1.clone();
     match random.below(13) {
         0..=2 => {
-            let (tag, class) = (1 + random.below(9), *random.pick(&["first", "second"]));
+            let (tag, class) = (1 + random.below(9), random.pick(&["first", "second"]));
             node.write(
                 &format!("{name}.yaml"),
                 &pod(name, &format!("app:{tag}")).spec(&format!("runtimeClassName: {class}")),
@@ -67,20 +47,20 @@ async fn step(node: &mut Node, wanted: &mut Wanted, random: &mut Random) {
             }
         }
         _ => {
-            let kind = *random.pick(&[ErrorKind::Other, ErrorKind::Timeout, ErrorKind::Crashed, ErrorKind::NotFound]);
+            let kind = random.pick(&[ErrorKind::Other, ErrorKind::Timeout, ErrorKind::Crashed, ErrorKind::NotFound]);
             let fault = if random.below(2) == 0 { Fault::fail(kind) } else { Fault::lose_answer(kind) };
             let nth = u32::try_from(1 + random.below(3)).expect("it is small");
-            fake.fault(*random.pick(&Method::ALL), When::Nth(nth), fault);
+            fake.fault(random.pick(&Method::ALL), When::Nth(nth), fault);
         }
     }
     if random.below(3) > 0 {
-        tokio::time::sleep(Duration::from_millis(random.next() % 20_000)).await;
+        tokio::time::sleep(Duration::from_millis(random.below(20_000))).await;
     }
 }
 
 async fn walk(seed: u64) {
     println!("STANCHION_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut node = Node::with_runtimes(&["first", "second"]);
     let mut wanted = Wanted::new();
     node.start();
@@ -107,7 +87,7 @@ async fn walk(seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_random_walk_ends_with_exactly_what_is_wanted() {
-    match std::env::var("STANCHION_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    match random::seed() {
         Some(seed) => walk(seed).await,
         None => {
             for seed in 1..=8 {

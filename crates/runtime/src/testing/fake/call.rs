@@ -62,6 +62,21 @@ impl Method {
         Self::Events,
     ];
 
+    /// Methods that the agent calls for pods and depends on.
+    pub const OF_PODS: [Self; 11] = [
+        Self::CreateSandbox,
+        Self::StopSandbox,
+        Self::RemoveSandbox,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::StopContainer,
+        Self::RemoveContainer,
+        Self::PullImage,
+        Self::ListImages,
+        Self::List,
+        Self::Exec,
+    ];
+
     /// Returns the method's name in the trait.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -23,6 +23,16 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Kinds of errors that the agent treats differently.
+    pub const KINDS: [ErrorKind; 6] = [
+        ErrorKind::Other,
+        ErrorKind::NotFound,
+        ErrorKind::AlreadyExists,
+        ErrorKind::Timeout,
+        ErrorKind::Crashed,
+        ErrorKind::Unavailable,
+    ];
+
     /// Returns [`Fail`](Fault::Fail) with an error of this kind.
     #[must_use]
     pub fn fail(kind: ErrorKind) -> Self {
