@@ -261,6 +261,10 @@ fn first_revision(clock: Clock) -> u64 {
 async fn check_providers<R>(shared: Arc<Shared<R>>) {
     let Some((path, problems)) = shared.providers.check().await else { return };
     for problem in problems {
-        shared.events.warning(&Subject::manifest(&path.display().to_string()), "CredentialProviderInvalid", problem);
+        shared.events.warning(
+            &Subject::manifest(&path.display().to_string()),
+            "CredentialProviderInvalid",
+            problem.to_string(),
+        );
     }
 }

@@ -21,7 +21,7 @@ use stanchion_runtime::RegistryAuth;
 use tokio::sync::Semaphore;
 
 use crate::{blocking, config::CredentialProviders, reference::repository};
-use error::ProviderError;
+use error::{ProviderError, SettingsError};
 use plugin::{Key, PluginAnswer};
 use settings::{Provider, Settings};
 
@@ -68,14 +68,15 @@ impl Providers {
     }
 
     /// Returns the path of the settings with their problems; `None` if no settings are configured.
-    pub async fn check(&self) -> Option<(PathBuf, Vec<String>)> {
+    pub async fn check(&self) -> Option<(PathBuf, Vec<SettingsError>)> {
         let paths = self.paths.clone()?;
         let settings = read(paths.clone()).await;
         let bare = |provider: &&Provider| !paths.bin_dir.join(&provider.name).is_file();
-        let bare = settings.providers.iter().filter(bare).map(|it| {
-            let path = paths.bin_dir.join(&it.name);
-            format!("there is no program {} for provider {:?}", path.display(), it.name)
-        });
+        let bare = settings
+            .providers
+            .iter()
+            .filter(bare)
+            .map(|it| SettingsError::NoProgram { path: paths.bin_dir.join(&it.name), provider: it.name.clone() });
         Some((paths.config.clone(), settings.problems.into_iter().chain(bare).collect()))
     }
 
@@ -87,7 +88,7 @@ impl Providers {
         let mut given = Vec::new();
         let settings = read(paths.clone()).await;
         for problem in &settings.problems {
-            tracing::warn!(problem, "a credential provider is left out");
+            tracing::warn!(problem = problem.to_string(), "a credential provider is left out");
         }
         for provider in settings.providers {
             if !provider.match_images.iter().any(|pattern| matching::covers(pattern, image)) {

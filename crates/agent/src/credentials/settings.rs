@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stanchion_untrusted::{Links, read_text};
 
+use super::error::{FileError, InvalidProvider, SettingsError};
 use crate::{config::CredentialProviders, limits};
 
-/// Versions of the file, and of a plugin's requests and answers. The used fields are the same in all of them.
-const FILE_VERSIONS: [&str; 3] =
+/// Versions of the file, and of a plugin's requests and answers. They do not differ in the fields that are used.
+pub(super) const FILE_VERSIONS: [&str; 3] =
     ["kubelet.config.k8s.io/v1", "kubelet.config.k8s.io/v1beta1", "kubelet.config.k8s.io/v1alpha1"];
-const PLUGIN_VERSIONS: [&str; 3] = [
+pub(super) const PLUGIN_VERSIONS: [&str; 3] = [
     "credentialprovider.kubelet.k8s.io/v1",
     "credentialprovider.kubelet.k8s.io/v1beta1",
     "credentialprovider.kubelet.k8s.io/v1alpha1",
@@ -27,7 +28,7 @@ const PLUGIN_VERSIONS: [&str; 3] = [
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     pub providers: Vec<Provider>,
-    pub problems: Vec<String>,
+    pub problems: Vec<SettingsError>,
 }
 
 /// A valid provider.
@@ -90,23 +91,22 @@ pub(super) fn read(path: &Path) -> Settings {
     let files = match files(path) {
         Ok(files) => files,
         Err(error) => {
-            settings.problems.push(format!("{} cannot be read: {error}", path.display()));
+            settings.problems.push(SettingsError::Unreadable { path: path.to_owned(), error });
             return settings;
         }
     };
     let mut names = BTreeSet::new();
     for path in files {
-        let read = read_text(&path, Links::Follow, limits::SETTINGS_FILE);
-        let read = read.map_err(|error| error.to_string()).and_then(|text| parse(&text));
-        let providers = read.unwrap_or_else(|problem| vec![Err(problem)]);
+        let read = read_text(&path, Links::Follow, limits::SETTINGS_FILE).map_err(FileError::Unreadable);
+        let providers = read.and_then(|text| parse(&text)).unwrap_or_else(|error| vec![Err(error)]);
         for provider in providers {
-            match provider {
-                Ok(provider) if !names.insert(provider.name.clone()) => {
-                    let name = provider.name;
-                    settings.problems.push(format!("{}: there are two providers named {name:?}", path.display()));
-                }
+            let first = provider.and_then(|provider| match names.insert(provider.name.clone()) {
+                true => Ok(provider),
+                false => Err(FileError::Twice(provider.name)),
+            });
+            match first {
                 Ok(provider) => settings.providers.push(provider),
-                Err(problem) => settings.problems.push(format!("{}: {problem}", path.display())),
+                Err(error) => settings.problems.push(SettingsError::File { path: path.clone(), error }),
             }
         }
     }
@@ -126,46 +126,40 @@ fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn parse(text: &str) -> Result<Vec<Result<Provider, String>>, String> {
-    let value = stanchion_pod::from_yaml(text).map_err(|problem| problem.to_string())?;
-    let file: File = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    if file.kind != "CredentialProviderConfig" || !FILE_VERSIONS.contains(&&*file.api_version) {
-        return Err(format!(
-            "it is {} of {}, not CredentialProviderConfig of {}",
-            file.kind, file.api_version, FILE_VERSIONS[0]
-        ));
+fn parse(text: &str) -> Result<Vec<Result<Provider, FileError>>, FileError> {
+    let value = stanchion_pod::from_yaml(text).map_err(FileError::Syntax)?;
+    let File { api_version, kind, providers } = serde_json::from_value(value).map_err(FileError::Fields)?;
+    if kind != "CredentialProviderConfig" || !FILE_VERSIONS.contains(&&*api_version) {
+        return Err(FileError::OtherKind { kind, version: api_version });
     }
-    if file.providers.is_empty() {
-        return Err("it has no providers".to_owned());
+    if providers.is_empty() {
+        return Err(FileError::NoProviders);
     }
     let check = |(number, value): (usize, Value)| {
-        let raw = serde_json::from_value::<Raw>(value).map_err(|error| error.to_string());
-        raw.and_then(check).map_err(|problem| format!("providers[{number}]: {problem}"))
+        let checked = serde_json::from_value(value).map_err(InvalidProvider::Fields).and_then(check);
+        checked.map_err(|error| FileError::Provider { number, error })
     };
-    Ok(file.providers.into_iter().enumerate().map(check).collect())
+    Ok(providers.into_iter().enumerate().map(check).collect())
 }
 
-fn check(raw: Raw) -> Result<Provider, String> {
+fn check(raw: Raw) -> Result<Provider, InvalidProvider> {
     let Raw { name, match_images, default_cache_duration, api_version, args, env, token_attributes } = raw;
     if name.is_empty() || [".", ".."].contains(&&*name) || name.contains(['/', '\\', ' ']) {
-        return Err(format!("name {name:?} must be the name of a program, without directories and blanks"));
+        return Err(InvalidProvider::Name(name));
     }
     if match_images.is_empty() {
-        return Err(format!("{name} has no matchImages"));
+        return Err(InvalidProvider::NoImages(name));
     }
-    if let Some(wrong) = match_images.iter().find(|image| image.is_empty() || image.contains("://")) {
-        return Err(format!("{name}: matchImages {wrong:?} must begin with a host, without a scheme"));
+    if let Some(image) = match_images.iter().find(|image| image.is_empty() || image.contains("://")) {
+        return Err(InvalidProvider::Image { name, image: image.clone() });
     }
     if !PLUGIN_VERSIONS.contains(&&*api_version) {
-        return Err(format!("{name}: apiVersion {api_version:?} must be {}", PLUGIN_VERSIONS[0]));
+        return Err(InvalidProvider::Version { name, version: api_version });
     }
-    let cache_duration = default_cache_duration.ok_or_else(|| format!("{name} has no defaultCacheDuration"))?;
-    let cache_duration = duration(&cache_duration)
-        .ok_or_else(|| format!("{name}: defaultCacheDuration {cache_duration:?} must be a time such as \"12h\""))?;
+    let Some(text) = default_cache_duration else { return Err(InvalidProvider::NoDuration(name)) };
+    let Some(cache_duration) = duration(&text) else { return Err(InvalidProvider::Duration { name, text }) };
     if token_attributes.is_some() {
-        return Err(format!(
-            "{name} wants tokens of service accounts (tokenAttributes), which only an API server gives"
-        ));
+        return Err(InvalidProvider::Tokens(name));
     }
     let (args, env) = (args.unwrap_or_default(), env.unwrap_or_default());
     Ok(Provider { name, match_images, cache_duration, api_version, args, env })

@@ -196,7 +196,7 @@ async fn a_provider_that_is_wrong_is_named_and_the_others_are_used() {
         let providers = providers(dir.path(), &(provider("good", "") + &wrong));
         let (path, problems) = providers.check().await.expect("there are settings");
         assert!(path.ends_with("providers.yaml"));
-        assert!(problems.len() == 1 && problems[0].contains(said), "R-IMG-10: {said}: {problems:?}");
+        assert!(problems.len() == 1 && problems[0].to_string().contains(said), "R-IMG-10: {said}: {problems:?}");
         assert_eq!(users(&providers.credentials(IMAGE).await)[0], ["near", "wide"], "{wrong}");
     }
     for text in [
@@ -211,7 +211,7 @@ async fn a_provider_that_is_wrong_is_named_and_the_others_are_used() {
         assert!(settings.providers.is_empty() && settings.problems.len() == 1, "{text}: {settings:?}");
     }
     let absent = settings::read(&dir.path().join("none.yaml"));
-    assert!(absent.problems[0].contains("none.yaml cannot be read"), "{absent:?}");
+    assert!(absent.problems[0].to_string().contains("none.yaml cannot be read"), "{absent:?}");
 }
 
 // R-IMG-10
