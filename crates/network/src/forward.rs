@@ -190,7 +190,7 @@ fn chains(listed: &str) -> Vec<Chain> {
 }
 
 /// Returns the rule of a chain that drops every packet, in a table that `nft` listed.
-fn last_word<'a>(table: &'a str, chain: &str) -> Option<&'a str> {
+fn final_drop<'a>(table: &'a str, chain: &str) -> Option<&'a str> {
     let begins = format!("chain {chain} {{");
     let rules = table.lines().map(str::trim).skip_while(|line| *line != begins).skip(1).take_while(|line| *line != "}");
     rules.map(uncounted).find(|rule| *rule == "drop" || *rule == "reject" || rule.starts_with("reject with"))

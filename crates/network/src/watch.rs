@@ -34,7 +34,7 @@ pub async fn watch<F: Future<Output = ()>>(on_change: impl Fn() -> F) {
             heard = rules.recv_from_full() => heard,
             heard = links.recv_from_full() => heard,
         };
-        if let Err(error) = heard.map(drop).or_else(overflown) {
+        if let Err(error) = heard.map(drop).or_else(ignore_overflow) {
             tracing::warn!(%error, "the kernel says no longer when rules and links change: they are looked at now and then");
             return pending().await;
         }
@@ -57,7 +57,9 @@ fn open(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
 
 /// Reads and discards all messages that have arrived: only their arrival counts.
 fn drain(socket: &mut TokioSocket) {
-    while let Some(Ok(())) = socket.recv_from_full().now_or_never().map(|heard| heard.map(drop).or_else(overflown)) {}
+    while let Some(Ok(())) =
+        socket.recv_from_full().now_or_never().map(|heard| heard.map(drop).or_else(ignore_overflow))
+    {}
 }
 
 /// Ignores the error of a socket that has lost messages: it reports a change too, and the next read goes on after it.

@@ -48,7 +48,7 @@ fn parsed(text: &str) -> Result<Vec<Node>, Problem> {
             Stop::Colon(problem) => {
                 let stand_in = ('\u{e000}'..'\u{f8ff}').find(|char| !rest.contains(*char));
                 let Some(stand_in) = stand_in.filter(|_| reader.colon.is_none()) else { return Err(problem) };
-                reader = Reader { colon: Some(stand_in), ..Reader::default() };
+                reader = Reader::with_colon(stand_in);
                 rest = Cow::Owned(with_colons_replaced(text, stand_in));
             }
         }

@@ -42,7 +42,7 @@ use futures_util::Stream;
 use stanchion_network::{Network, namespaces::users};
 use stanchion_sdk::{
     Backend, blocking, cgroup,
-    changes::Changes,
+    changes::{self, Changes},
     disk, proc,
     runtime::{
         Capabilities, ContainerConfig, ContainerId, DiskUsage, Error, Event, ExecId, ExecRequest, ExecStdio,

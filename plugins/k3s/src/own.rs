@@ -200,10 +200,10 @@ impl Daemon {
             }
         }
         // Reaped here, if this agent has started it.
-        if let Some(mut old) = child.take() {
-            if let Err(error) = blocking(move || old.wait()).await {
-                tracing::debug!(%error, "waiting for the end of our containerd failed");
-            }
+        if let Some(mut old) = child.take()
+            && let Err(error) = blocking(move || old.wait()).await
+        {
+            tracing::debug!(%error, "waiting for the end of our containerd failed");
         }
         match fs::remove_file(self.mark()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -217,7 +217,7 @@ fn host_path(path: &Path, kind: HostPathKind) -> Result<(), VolumeError> {
         found => Err(VolumeError::WrongType {
             path: path.to_owned(),
             expected,
-            found: found.as_ref().map_or("it does not exist", what),
+            found: found.as_ref().map_or("it does not exist", type_name),
         }),
     };
     match kind {

@@ -13,7 +13,7 @@ use tokio::{io::AsyncReadExt, net::unix::pipe};
 use crate::clock::{elapsed, instant};
 
 use super::{
-    End, LogOptions, Pieces,
+    LastLines, LogOptions, Pieces,
     entry::{BUFFER, Entry, Splitter, Stream, Text},
 };
 
@@ -244,7 +244,7 @@ pub(crate) async fn end_of_runtime_log<R: Runtime>(
     lines: usize,
     bytes: usize,
 ) -> Result<Vec<u8>, Error> {
-    let (mut text, mut end) = (Text::new(LogOptions::default()), End::new(lines, bytes));
+    let (mut text, mut end) = (Text::new(LogOptions::default()), LastLines::new(lines, bytes));
     read_entries(runtime, id, None, |entry, out| {
         text.add(entry, out);
         end.add(out);

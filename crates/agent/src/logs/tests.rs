@@ -283,7 +283,7 @@ fn the_end_of_a_text_is_its_last_lines_and_bytes() {
         ("", 9, 3, ""),
         ("a\n", 0, 3, ""),
     ] {
-        let mut end = End::new(lines, bytes);
+        let mut end = LastLines::new(lines, bytes);
         text.bytes().for_each(|byte| end.add(&[byte]));
         assert_eq!(end.finish(), expected.as_bytes(), "{text:?}, {lines} lines, {bytes} bytes");
     }

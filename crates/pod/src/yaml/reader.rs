@@ -56,6 +56,11 @@ struct Key {
 }
 
 impl Reader {
+    /// Makes the builder for a text in which `stand_in` stands for some colons.
+    pub fn with_colon(stand_in: char) -> Self {
+        Self { colon: Some(stand_in), ..Self::default() }
+    }
+
     /// Adds the next event of the parser.
     pub fn event(&mut self, event: Event) -> Result<(), Problem> {
         let at = position(event.start_mark);
