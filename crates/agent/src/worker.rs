@@ -8,14 +8,15 @@
 //!   - [`Pulls`]: image pulls. [`Lifecycle`]: hooks and probes. [`messages`]: termination messages.
 //!   - [`Projections`]: volumes that follow ConfigMaps and Secrets. [`Usage`]: disk usage and eviction.
 //!   - [`Presence`]: the pod over all of its revisions. [`show`]: its view. [`announce`]: events.
-//! - [`decide`]: the plan and its inputs. [`perform`]: the steps of a plan; [`failed`]: their failures. [`stop`]:
-//!   order of stops. [`prepare`]: files and environment. [`pod_inputs`]: volumes. [`container`]: configuration of
-//!   sandboxes and containers, with [`security`] and [`mounts`].
+//! - [`decide`]: the plan and its inputs. [`perform`], [`create_sandbox`], [`start_container`]: the steps of a plan;
+//!   [`failed`]: their failures. [`stop`]: order of stops. [`prepare`]: files and environment. [`pod_inputs`]: volumes.
+//!   [`container`]: configuration of sandboxes and containers, with [`security`] and [`mounts`].
 //! - [`Context`]: the pod's name, and the state that all tasks of the agent share. Every part gets it.
 
 mod announce;
 mod container;
 mod context;
+mod create_sandbox;
 mod decide;
 mod failed;
 mod inbox;
@@ -32,6 +33,7 @@ mod recall;
 mod restarts;
 mod security;
 mod show;
+mod start_container;
 mod stop;
 mod unowned;
 mod usage;
