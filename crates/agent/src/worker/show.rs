@@ -22,7 +22,7 @@ use stanchion_pod::{
 };
 use stanchion_runtime::Runtime;
 
-use super::{Worker, context::Snapshot};
+use super::{Worker, context::Snapshot, presence::Presence, pulls::Pulls};
 use crate::{clock, desired::DesiredPod, policy, shared::Shared};
 
 /// Annotation with the time at which the agent first saw a pod (R-ID-8).
@@ -63,21 +63,7 @@ impl<R: Runtime> Worker<R> {
         };
         let Status { status, phase } = status(&facts);
         self.report_end(desired, &pod, phase);
-        let (pulls, presence) = (&self.pulls, &mut self.presence);
-        let containers = pod.all_containers().map(|container| {
-            let next_try = [
-                facts.history.start_failure(&container.name).map(|failure| failure.next_try),
-                facts.history.images(&pod, container).filter_map(|image| image.next_try()).max(),
-                restart::crash_due(view.newest(&pod, &container.name).as_ref(), facts.history),
-            ];
-            let next_try = next_try.into_iter().flatten().max().filter(|at| *at > facts.now);
-            ContainerView {
-                name: container.name.clone(),
-                next_try: next_try.map(|at| presence.time_of_day(at)),
-                pull: image::needs(&pod, container).find_map(|need| pulls.progress(&need.of)).cloned(),
-            }
-        });
-        let containers = containers.collect();
+        let containers = container_views(&facts, &self.pulls, &mut self.presence);
         let manifest = desired.map(|desired| desired.manifest.to_string()).unwrap_or_default();
         let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
         let deleted_since = desired.is_none().then(|| self.presence.deleted_since());
@@ -144,6 +130,24 @@ impl<R: Runtime> Worker<R> {
         let view = PodView { pod, backend, manifest: String::new(), containers: Vec::new() };
         self.context.shared.board.set_pod(&self.context.key, view);
     }
+}
+
+/// Returns the data of each container for which Kubernetes' status has no field.
+fn container_views(facts: &Facts<'_>, pulls: &Pulls, presence: &mut Presence) -> Vec<ContainerView> {
+    let containers = facts.pod.all_containers().map(|container| {
+        let next_try = [
+            facts.history.start_failure(&container.name).map(|failure| failure.next_try),
+            facts.history.images(facts.pod, container).filter_map(|image| image.next_try()).max(),
+            restart::crash_due(facts.view.newest(facts.pod, &container.name).as_ref(), facts.history),
+        ];
+        let next_try = next_try.into_iter().flatten().max().filter(|at| *at > facts.now);
+        ContainerView {
+            name: container.name.clone(),
+            next_try: next_try.map(|at| presence.time_of_day(at)),
+            pull: image::needs(facts.pod, container).find_map(|need| pulls.progress(&need.of)).cloned(),
+        }
+    });
+    containers.collect()
 }
 
 /// Sets the creation and deletion timestamps of a pod, and the annotation with the time at which the agent first saw

@@ -1,14 +1,16 @@
 //! The status of one container (R-CS).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use stanchion_pod::{
     Container,
     k8s_openapi::{
         api::core::v1::{
             Container as WireContainer, ContainerState as WireState, ContainerStateRunning, ContainerStateTerminated,
-            ContainerStateWaiting, ContainerStatus, VolumeMount, VolumeMountStatus,
+            ContainerStateWaiting, ContainerStatus, ResourceRequirements, VolumeMount, VolumeMountStatus,
         },
-        apimachinery::pkg::apis::meta::v1::Time,
+        apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
     },
 };
 use stanchion_runtime::{ContainerInfo, ContainerState};
@@ -76,15 +78,11 @@ impl ContainerStatuses<'_> {
             info.is_some_and(|info| holds(container, info, facts.history))
         };
         let wire = wire(facts, &container.name);
-        let made = wire.filter(|_| info.is_some_and(|info| info.state != ContainerState::Created));
-        let given = made.map(|made| made.resources.clone().unwrap_or_default());
-        let allocated = given.as_ref().and_then(|it| it.requests.clone()).filter(|it| !it.is_empty());
-        let runs = info.is_some_and(|info| matches!(info.state, ContainerState::Running { .. }));
-        let resources = given.map(|given| if runs { resources::in_force(facts.pod, container, given) } else { given });
+        let (allocated_resources, resources) = self.resources(container, wire, info);
         ContainerStatus {
             name: container.name.clone(),
             image: container.image.clone(),
-            allocated_resources: allocated,
+            allocated_resources,
             volume_mounts: wire.and_then(mounts),
             resources,
             image_id: info.and_then(|info| info.image_digest.as_ref()).map(ToString::to_string).unwrap_or_default(),
@@ -96,6 +94,21 @@ impl ContainerStatuses<'_> {
             last_state: Some(last_state.unwrap_or_default()),
             ..ContainerStatus::default()
         }
+    }
+
+    /// Returns the requests that a container was created with, and the resources in force; `None` before its start.
+    fn resources(
+        &self,
+        container: &Container,
+        wire: Option<&WireContainer>,
+        info: Option<&ContainerInfo>,
+    ) -> (Option<BTreeMap<String, Quantity>>, Option<ResourceRequirements>) {
+        let made = wire.filter(|_| info.is_some_and(|info| info.state != ContainerState::Created));
+        let given = made.map(|made| made.resources.clone().unwrap_or_default());
+        let allocated = given.as_ref().and_then(|it| it.requests.clone()).filter(|it| !it.is_empty());
+        let runs = info.is_some_and(|info| matches!(info.state, ContainerState::Running { .. }));
+        let in_force = |given| if runs { resources::in_force(self.facts.pod, container, given) } else { given };
+        (allocated, given.map(in_force))
     }
 
     /// Returns the waiting state of a container that has exited and cannot restart yet (R-CS-4).
