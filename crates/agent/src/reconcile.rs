@@ -117,7 +117,7 @@ impl<R: Runtime> Reconciler<R> {
                     false
                 }
                 () = observed => false,
-                // The health endpoint watches that the reconciler makes rounds, even without a change.
+                // The health endpoint watches that the reconciler goes on, even without a change.
                 () = tokio::time::sleep(health::MAX_PASS_INTERVAL) => true,
                 // A pod that has ended frees capacity.
                 () = self.shared.pod_ended.notified() => true,
@@ -151,47 +151,54 @@ impl<R: Runtime> Reconciler<R> {
         });
     }
 
+    /// Starts, updates and stops workers so that the desired pods have one.
     fn reconcile(&mut self, desired: &Desired, existing: &BTreeSet<PodKey>) {
         self.allocate(desired);
         self.is_waiting = false;
         for (key, pod) in &desired.pods {
-            let no_capacity = self.no_capacity.get(key);
-            if let Some(handle) = self.workers.get(key) {
-                let pod = DesiredPod { no_capacity: no_capacity.cloned(), ..pod.clone() };
-                let uid = pod.pod.uid.clone();
-                let changed = handle.desired.send_if_modified(|last| {
-                    let changed = last.as_ref() != Some(&pod);
-                    if changed {
-                        *last = Some(pod);
-                    }
-                    changed
-                });
-                if changed {
-                    self.claim_uid(key, uid);
-                }
-                continue;
-            }
-            // A pod that exists on no backend needs no worker to be rejected.
-            if let Some(no_capacity) =
-                no_capacity.filter(|_| !existing.contains(key) && !self.recorded.contains_key(key))
-            {
-                let rejected = RejectedPod::show(&self.shared, key, pod, no_capacity, self.rejected.remove(key));
-                self.rejected.insert(key.clone(), rejected);
-                continue;
-            }
-            // Another pod still uses this UID, and so the directory: wait for its end.
-            if self.is_uid_in_use(key, &pod.pod.uid) {
-                self.is_waiting = true;
-                continue;
-            }
-            let pod = DesiredPod { no_capacity: no_capacity.cloned(), ..pod.clone() };
-            self.rejected.remove(key);
-            self.start_worker(key, Some(pod));
+            self.reconcile_pod(key, pod, existing);
         }
         // Pods that no source wants are stopped once all sources are known (R-SRC-4).
-        if !desired.complete {
+        if desired.complete {
+            self.stop_unwanted(desired, existing);
+        }
+    }
+
+    /// Passes a wanted pod to its worker, or starts one; a pod that the node rejects gets only a status.
+    fn reconcile_pod(&mut self, key: &PodKey, pod: &DesiredPod, existing: &BTreeSet<PodKey>) {
+        let no_capacity = self.no_capacity.get(key);
+        let wanted = DesiredPod { no_capacity: no_capacity.cloned(), ..pod.clone() };
+        if let Some(handle) = self.workers.get(key) {
+            let uid = wanted.pod.uid.clone();
+            let changed = handle.desired.send_if_modified(|last| {
+                let changed = last.as_ref() != Some(&wanted);
+                if changed {
+                    *last = Some(wanted);
+                }
+                changed
+            });
+            if changed {
+                self.claim_uid(key, uid);
+            }
             return;
         }
+        // A pod that exists on no backend needs no worker to be rejected.
+        if let Some(no_capacity) = no_capacity.filter(|_| !existing.contains(key) && !self.recorded.contains_key(key)) {
+            let rejected = RejectedPod::show(&self.shared, key, pod, no_capacity, self.rejected.remove(key));
+            self.rejected.insert(key.clone(), rejected);
+            return;
+        }
+        // Another pod still uses this UID, and so the directory: wait for its end.
+        if self.is_uid_in_use(key, &pod.pod.uid) {
+            self.is_waiting = true;
+            return;
+        }
+        self.rejected.remove(key);
+        self.start_worker(key, Some(wanted));
+    }
+
+    /// Has workers stop the pods that no source wants.
+    fn stop_unwanted(&mut self, desired: &Desired, existing: &BTreeSet<PodKey>) {
         self.rejected.retain(|key, _| {
             let is_wanted = desired.pods.contains_key(key);
             if !is_wanted {
@@ -240,9 +247,9 @@ impl<R: Runtime> Reconciler<R> {
         let is_own = |sandbox: &SandboxInfo| {
             sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
         };
-        let is_put =
+        let was_put =
             |recorded: &Vec<files::RecordedBackend>| recorded.iter().any(|it| it.revision == pod.revision.as_str());
-        self.recorded.get(&pod.key).is_some_and(is_put) || observed.any(|it| it.sandboxes.iter().any(is_own))
+        self.recorded.get(&pod.key).is_some_and(was_put) || observed.any(|it| it.sandboxes.iter().any(is_own))
     }
 
     /// Returns the pods that exist on the backends that can be observed now.

@@ -13,7 +13,9 @@ use std::{
 };
 
 use rustix::mount::{MountFlags, mount};
-use stanchion_pod::{Capacity, FsGroup, HostPathKind, Medium, ObjectKey, Objects, Pod, ProjectedKind, Volume};
+use stanchion_pod::{
+    Capacity, FsGroup, HostPathKind, Medium, ObjectKey, Objects, Pod, Projected, ProjectedKind, Volume,
+};
 use stanchion_untrusted::TooLarge;
 
 use super::{PodFiles, mounts, owner, points::Points, projected, publish};
@@ -57,87 +59,100 @@ pub(crate) struct VolumeInputs<'a> {
 /// Prepares a volume, and returns the path on the node to mount, if it has one. It may be called again for the same
 /// volume.
 pub(crate) fn prepare(name: &str, volume: &Volume, inputs: &VolumeInputs<'_>) -> Result<Option<PathBuf>, VolumeError> {
-    let group = inputs.pod.fs_group.as_ref();
     let path = match volume {
         // Runtimes mount these themselves.
         Volume::Image { .. } => return Ok(None),
         Volume::HostPath { path, kind } => host_path(path, *kind).map(|()| path.clone())?,
-        Volume::EmptyDir { medium, size_limit } => {
-            let path = inputs.files.empty_dir(name);
-            let failed = |tried| failed(tried, &path);
-            fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
-            match medium {
-                Medium::Memory => {
-                    let size = [Some(inputs.capacity.memory), memory_limit(inputs.pod), *size_limit];
-                    // Without a size the kernel allows half of its memory.
-                    let size = size.into_iter().flatten().filter(|size| *size > 0).min();
-                    memory(&path, size, MountFlags::empty()).map_err(failed("cannot mount a tmpfs at"))?;
-                }
-                Medium::HugePages { page } => {
-                    let page = huge_page(inputs.pod, *page)?;
-                    huge_pages(&path, page, *size_limit).map_err(failed("cannot mount a hugetlbfs at"))?;
-                }
-                Medium::Disk => {
-                    let mode = fs::metadata(&path).map_err(failed("cannot look at"))?.permissions().mode();
-                    // Any user may write, as in every kubelet's emptyDir; `create_dir_all` would apply the umask.
-                    let open = Permissions::from_mode(mode & 0o7000 | 0o777);
-                    fs::set_permissions(&path, open).map_err(failed("cannot set the mode of"))?;
-                }
-            }
-            if let Some(group) = group.filter(|_| inputs.is_new) {
-                // `fsGroupChangePolicy` is only for volumes that outlive a pod.
-                let group = FsGroup { on_root_mismatch: false, ..*group };
-                owner::change_group(&path, &group).map_err(failed("cannot give to the pod's fsGroup"))?;
-            }
-            path
-        }
-        Volume::Projected(projected) => {
-            let path = inputs.files.projected(projected.kind, name);
-            let failed = |tried| failed(tried, &path);
-            let payload = projected::payload(projected, inputs.objects, inputs.capacity, &inputs.written)?;
-            fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
-            match projected.kind {
-                ProjectedKind::ConfigMap => {
-                    fs::set_permissions(&path, Permissions::from_mode(0o777))
-                        .map_err(failed("cannot set the mode of"))?;
-                }
-                // Files that may be secret are never on a disk.
-                ProjectedKind::Secret | ProjectedKind::DownwardApi | ProjectedKind::Projected => {
-                    memory(&path, memory_limit(inputs.pod), MountFlags::NOSUID | MountFlags::NODEV)
-                        .map_err(failed("cannot mount a tmpfs at"))?;
-                }
-            }
-            if let Some(group) = group {
-                let give = chown(&path, None, Some(group.id)).and_then(|()| {
-                    let mode = fs::metadata(&path)?.permissions().mode();
-                    fs::set_permissions(&path, Permissions::from_mode(mode & 0o7777 | 0o2770))
-                });
-                give.map_err(failed("cannot give to the pod's fsGroup"))?;
-            }
-            publish::publish(&path, &payload, group.map(|group| group.id), &Points::of(inputs.pod, name))
-                .map_err(failed("cannot write the files of"))?;
-            path
-        }
-        Volume::Claim { claim, .. } => {
-            if !inputs.objects.contains_key(claim) {
-                return Err(VolumeError::Missing(claim.clone()));
-            }
-            let path = inputs.files.claim(claim);
-            let failed = |tried| failed(tried, &path);
-            if !path.exists() {
-                // Any user in the pod may write it; the directory above keeps everybody else out.
-                let above = path.parent().unwrap_or(&path);
-                super::directory(0o700, above).map_err(failed("cannot make the directory"))?;
-                fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
-                fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(failed("cannot set the mode of"))?;
-            }
-            if let Some(group) = group.filter(|_| inputs.is_new) {
-                owner::change_group(&path, group).map_err(failed("cannot give to the pod's fsGroup"))?;
-            }
-            path
-        }
+        Volume::EmptyDir { medium, size_limit } => empty_dir(name, *medium, *size_limit, inputs)?,
+        Volume::Projected(projected) => write_projected(name, projected, inputs)?,
+        Volume::Claim { claim, .. } => claimed(claim, inputs)?,
     };
     Ok(Some(path))
+}
+
+/// Makes an emptyDir.
+fn empty_dir(
+    name: &str,
+    medium: Medium,
+    size_limit: Option<u64>,
+    inputs: &VolumeInputs<'_>,
+) -> Result<PathBuf, VolumeError> {
+    let path = inputs.files.empty_dir(name);
+    let failed = |tried| failed(tried, &path);
+    fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
+    match medium {
+        Medium::Memory => {
+            let size = [Some(inputs.capacity.memory), memory_limit(inputs.pod), size_limit];
+            // Without a size the kernel allows half of its memory.
+            let size = size.into_iter().flatten().filter(|size| *size > 0).min();
+            memory(&path, size, MountFlags::empty()).map_err(failed("cannot mount a tmpfs at"))?;
+        }
+        Medium::HugePages { page } => {
+            let page = huge_page(inputs.pod, page)?;
+            huge_pages(&path, page, size_limit).map_err(failed("cannot mount a hugetlbfs at"))?;
+        }
+        Medium::Disk => {
+            let mode = fs::metadata(&path).map_err(failed("cannot look at"))?.permissions().mode();
+            // Any user may write, as in every kubelet's emptyDir; `create_dir_all` would apply the umask.
+            let open = Permissions::from_mode(mode & 0o7000 | 0o777);
+            fs::set_permissions(&path, open).map_err(failed("cannot set the mode of"))?;
+        }
+    }
+    if let Some(group) = inputs.pod.fs_group.as_ref().filter(|_| inputs.is_new) {
+        // `fsGroupChangePolicy` is only for volumes that outlive a pod.
+        let group = FsGroup { on_root_mismatch: false, ..*group };
+        owner::change_group(&path, &group).map_err(failed("cannot give to the pod's fsGroup"))?;
+    }
+    Ok(path)
+}
+
+/// Writes the files of a volume that are made of objects and of the pod itself.
+fn write_projected(name: &str, projected: &Projected, inputs: &VolumeInputs<'_>) -> Result<PathBuf, VolumeError> {
+    let group = inputs.pod.fs_group.as_ref();
+    let path = inputs.files.projected(projected.kind, name);
+    let failed = |tried| failed(tried, &path);
+    let payload = projected::payload(projected, inputs.objects, inputs.capacity, &inputs.written)?;
+    fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
+    match projected.kind {
+        ProjectedKind::ConfigMap => {
+            fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(failed("cannot set the mode of"))?;
+        }
+        // Files that may be secret are never on a disk.
+        ProjectedKind::Secret | ProjectedKind::DownwardApi | ProjectedKind::Projected => {
+            memory(&path, memory_limit(inputs.pod), MountFlags::NOSUID | MountFlags::NODEV)
+                .map_err(failed("cannot mount a tmpfs at"))?;
+        }
+    }
+    if let Some(group) = group {
+        let give = chown(&path, None, Some(group.id)).and_then(|()| {
+            let mode = fs::metadata(&path)?.permissions().mode();
+            fs::set_permissions(&path, Permissions::from_mode(mode & 0o7777 | 0o2770))
+        });
+        give.map_err(failed("cannot give to the pod's fsGroup"))?;
+    }
+    publish::publish(&path, &payload, group.map(|group| group.id), &Points::of(inputs.pod, name))
+        .map_err(failed("cannot write the files of"))?;
+    Ok(path)
+}
+
+/// Makes the directory of a PersistentVolumeClaim.
+fn claimed(claim: &ObjectKey, inputs: &VolumeInputs<'_>) -> Result<PathBuf, VolumeError> {
+    if !inputs.objects.contains_key(claim) {
+        return Err(VolumeError::Missing(claim.clone()));
+    }
+    let path = inputs.files.claim(claim);
+    let failed = |tried| failed(tried, &path);
+    if !path.exists() {
+        // Any user in the pod may write it; the directory above keeps everybody else out.
+        let above = path.parent().unwrap_or(&path);
+        super::directory(0o700, above).map_err(failed("cannot make the directory"))?;
+        fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(failed("cannot set the mode of"))?;
+    }
+    if let Some(group) = inputs.pod.fs_group.as_ref().filter(|_| inputs.is_new) {
+        owner::change_group(&path, group).map_err(failed("cannot give to the pod's fsGroup"))?;
+    }
+    Ok(path)
 }
 
 /// Updates the files of a volume whose objects have changed (R-VOL-8). It does not touch a volume that was never

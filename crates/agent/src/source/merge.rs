@@ -9,7 +9,7 @@ use stanchion_board::{
     Board, EventLog, Subject,
     view::{ManifestView, SourceView},
 };
-use stanchion_pod::{ObjectKey, Objects, PodKey, PodUid, Problem};
+use stanchion_pod::{Object, ObjectKey, Objects, Pod, PodKey, PodUid, Problem};
 
 use super::{any::Source, reader::ManifestFile};
 use crate::desired::{Desired, DesiredPod};
@@ -151,47 +151,58 @@ impl Merged {
             warnings: file.warnings.clone(),
         };
         for pod in &file.pods {
-            if let Some(reason) = source.withheld(&pod.key) {
-                let message = format!("pod {} is not run here: {reason}", pod.key);
-                view.warnings.push(Problem { message, ..Problem::default() });
-                continue;
-            }
-            if let Some(other) = self.uids.get(&pod.uid).filter(|other| **other != pod.key)
-                && let Some(winner) = self.pods.get(other)
-            {
-                view.problems.push(same_uid(&pod.uid, other, &winner.manifest));
-                continue;
-            }
-            match self.pods.entry(pod.key.clone()) {
-                Entry::Vacant(place) => {
-                    view.pods.push(pod.key.to_string());
-                    self.uids.insert(pod.uid.clone(), pod.key.clone());
-                    place.insert(DesiredPod {
-                        pod: Arc::clone(pod),
-                        manifest: path.into(),
-                        is_recalled: file.is_recalled,
-                        objects: Arc::default(),
-                        stale: stale.clone(),
-                        no_capacity: None,
-                    });
+            match source.withheld(&pod.key) {
+                Some(reason) => {
+                    let message = format!("pod {} is not run here: {reason}", pod.key);
+                    view.warnings.push(Problem { message, ..Problem::default() });
                 }
-                Entry::Occupied(winner) => {
-                    view.problems.push(duplicate(&format!("pod {}", pod.key), &winner.get().manifest));
-                }
+                None => self.pod(pod, file.is_recalled, stale.as_ref(), &mut view),
             }
         }
         for (key, object) in &file.objects {
-            let name = format!("{} {}/{}", key.kind.name(), key.namespace, key.name);
-            match self.manifests.entry(key.clone()) {
-                Entry::Vacant(place) => {
-                    place.insert(path.to_owned());
-                    self.objects.insert(key.clone(), Arc::clone(object));
-                    view.objects.push(name);
-                }
-                Entry::Occupied(winner) => view.problems.push(duplicate(&name, winner.get())),
-            }
+            self.object(key, object, &mut view);
         }
         view
+    }
+
+    /// Adds a pod of a manifest, unless an earlier one has its name or its UID.
+    fn pod(&mut self, pod: &Arc<Pod>, is_recalled: bool, stale: Option<&Arc<str>>, view: &mut ManifestView) {
+        if let Some(other) = self.uids.get(&pod.uid).filter(|other| **other != pod.key)
+            && let Some(winner) = self.pods.get(other)
+        {
+            view.problems.push(same_uid(&pod.uid, other, &winner.manifest));
+            return;
+        }
+        match self.pods.entry(pod.key.clone()) {
+            Entry::Vacant(place) => {
+                view.pods.push(pod.key.to_string());
+                self.uids.insert(pod.uid.clone(), pod.key.clone());
+                place.insert(DesiredPod {
+                    pod: Arc::clone(pod),
+                    manifest: view.path.as_str().into(),
+                    is_recalled,
+                    objects: Arc::default(),
+                    stale: stale.cloned(),
+                    no_capacity: None,
+                });
+            }
+            Entry::Occupied(winner) => {
+                view.problems.push(duplicate(&format!("pod {}", pod.key), &winner.get().manifest));
+            }
+        }
+    }
+
+    /// Adds an object of a manifest, unless an earlier one has its name.
+    fn object(&mut self, key: &ObjectKey, object: &Arc<Object>, view: &mut ManifestView) {
+        let name = format!("{} {}/{}", key.kind.name(), key.namespace, key.name);
+        match self.manifests.entry(key.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(view.path.clone());
+                self.objects.insert(key.clone(), Arc::clone(object));
+                view.objects.push(name);
+            }
+            Entry::Occupied(winner) => view.problems.push(duplicate(&name, winner.get())),
+        }
     }
 }
 
