@@ -182,16 +182,8 @@ impl<R: Runtime> Agent<R> {
 
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
-        let Handle { board, events, removed, heartbeat, backends, node_shutdown, .. } = self.handle;
-        let mut slots = Vec::with_capacity(backends.len());
-        for backend in backends.iter() {
-            let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
-            supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
-            let starts = Starts::new((2 * self.cores).clamp(4, Semaphore::MAX_PERMITS));
-            let record = OwnedRecord::of(&self.config.state_dir, &backend.name);
-            let images = Arc::new(Images::new(record, self.clock));
-            slots.push(BackendSlot { backend: backend.clone(), observer, images, starts });
-        }
+        let slots = self.observe(supervisor);
+        let Handle { board, events, removed, heartbeat, node_shutdown, .. } = self.handle;
         let (addresses, are_followed) = self.node_addresses;
         let shared = Arc::new(Shared {
             slots,
@@ -234,21 +226,42 @@ impl<R: Runtime> Agent<R> {
             let name = &shared.slots[index].backend.name;
             supervisor.spawn(format!("unused images of {name}"), collector.run());
         }
-        if shared.config.credential_providers.is_some() {
-            supervisor.spawn("credential providers", check_providers(Arc::clone(&shared)));
-        }
-        supervisor.spawn("sweep", sweep::run(Arc::clone(&shared), desired.clone(), supervisor.shutdown().clone()));
-        if let Some(directory) = shared.config.log_links.clone() {
-            supervisor.spawn("links", links::run(Arc::clone(&shared), directory, supervisor.shutdown().clone()));
-        }
-        if let Some(directory) = shared.config.preload.clone() {
-            for index in 0..shared.slots.len() {
-                let (shared, directory) = (Arc::clone(&shared), directory.clone());
-                let name = format!("preload of {}", shared.slots[index].backend.name);
-                supervisor.spawn(name, preload::run(shared, index, directory, supervisor.shutdown().clone()));
-            }
-        }
+        spawn_services(&shared, &desired);
         desired
+    }
+
+    /// Starts the observers of the backends.
+    fn observe(&self, supervisor: &Supervisor) -> Vec<BackendSlot<R>> {
+        let Handle { board, events, backends, .. } = &self.handle;
+        let slot = |backend: &Backend<R>| {
+            let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(board), Arc::clone(events));
+            supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
+            let starts = Starts::new((2 * self.cores).clamp(4, Semaphore::MAX_PERMITS));
+            let record = OwnedRecord::of(&self.config.state_dir, &backend.name);
+            let images = Arc::new(Images::new(record, self.clock));
+            BackendSlot { backend: backend.clone(), observer, images, starts }
+        };
+        backends.iter().map(slot).collect()
+    }
+}
+
+/// Starts the tasks that serve the node as a whole.
+fn spawn_services<R: Runtime>(shared: &Arc<Shared<R>>, desired: &watch::Receiver<Arc<Desired>>) {
+    let supervisor = &shared.supervisor;
+    if shared.config.credential_providers.is_some() {
+        supervisor.spawn("credential providers", check_providers(Arc::clone(shared)));
+    }
+    supervisor.spawn("sweep", sweep::run(Arc::clone(shared), desired.clone(), supervisor.shutdown().clone()));
+    if let Some(directory) = shared.config.log_links.clone() {
+        supervisor.spawn("links", links::run(Arc::clone(shared), directory, supervisor.shutdown().clone()));
+    }
+    if let Some(directory) = shared.config.preload.clone() {
+        for index in 0..shared.slots.len() {
+            let (shared, directory) = (Arc::clone(shared), directory.clone());
+            let name = format!("preload of {}", shared.slots[index].backend.name);
+            let shutdown = supervisor.shutdown().clone();
+            supervisor.spawn(name, preload::run(shared, index, directory, shutdown));
+        }
     }
 }
 

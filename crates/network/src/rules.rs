@@ -82,25 +82,34 @@ pub(super) fn hardware(address: Ipv4Addr) -> HardwareAddress {
 
 /// Returns the batch for `nft` that replaces all rules of the bridge at once.
 pub(super) fn batch(state: &State<'_>) -> String {
-    let State { table, bridge, subnet, .. } = state;
+    let table = state.table;
     let elements: Vec<_> =
         state.pods.iter().flat_map(Pod::elements).chain(state.ports.iter().map(Port::element)).collect();
     let set = |set: &str| {
         let all: Vec<_> = elements.iter().filter(|it| it.set == set).map(ToString::to_string).collect();
         if all.is_empty() { String::new() } else { format!("elements = {{ {} }} ; ", all.join(", ")) }
     };
-    // Without the filter for frames, only this rule drops packets with a false source.
-    let others = match state.has_frames {
-        true => String::new(),
-        false => format!("    iifname \"{bridge}\" ip saddr != {subnet} drop\n"),
-    };
     let mut batch = String::new();
     for family in ["ip", "bridge"].into_iter().filter(|family| state.has_frames || *family == "ip") {
         // Deleting a table that does not exist is an error, so it is added first.
         write!(batch, "add table {family} {table}\ndelete table {family} {table}\n").expect("a string takes all");
     }
-    write!(
-        batch,
+    batch.push_str(&ip_table(state, set));
+    if state.has_frames {
+        batch.push_str(&bridge_table(table, set));
+    }
+    batch
+}
+
+/// Returns the table for packets: ports of the node, masquerading, and no access to the node's loopback.
+fn ip_table(state: &State<'_>, set: impl Fn(&str) -> String) -> String {
+    let State { table, bridge, subnet, .. } = state;
+    // Without the filter for frames, only this rule drops packets with a false source.
+    let others = match state.has_frames {
+        true => String::new(),
+        false => format!("    iifname \"{bridge}\" ip saddr != {subnet} drop\n"),
+    };
+    format!(
         "table ip {table} {{
   map ports {{ type inet_proto . inet_service : ipv4_addr . inet_service ; {ports}}}
   map addressed {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; {addressed}}}
@@ -130,12 +139,13 @@ pub(super) fn batch(state: &State<'_>) -> String {
         ports = set("ports"),
         addressed = set("addressed"),
     )
-    .expect("a string takes all");
-    if state.has_frames {
-        // IPv6 may not pass: pods have no IPv6 network, and must not announce themselves to each other as routers.
-        write!(
-            batch,
-            "table bridge {table} {{
+}
+
+/// Returns the table for frames: only a pod's own addresses pass its link. IPv6 may not pass: pods have no IPv6 network,
+/// and must not announce themselves to each other as routers.
+fn bridge_table(table: &str, set: impl Fn(&str) -> String) -> String {
+    format!(
+        "table bridge {table} {{
   set links {{ type ifname ; {links}}}
   set pods {{ type ifname . ether_addr . ipv4_addr ; {pods}}}
   set earlier {{ type ifname . ipv4_addr ; {earlier}}}
@@ -153,11 +163,8 @@ pub(super) fn batch(state: &State<'_>) -> String {
   }}
 }}
 ",
-            links = set("links"),
-            pods = set("pods"),
-            earlier = set("earlier"),
-        )
-        .expect("a string takes all");
-    }
-    batch
+        links = set("links"),
+        pods = set("pods"),
+        earlier = set("earlier"),
+    )
 }

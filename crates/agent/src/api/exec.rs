@@ -16,11 +16,12 @@ use hyper_util::rt::TokioIo;
 use stanchion_board::{
     exec::{ExecOptions, HEADER},
     frame::{self, Channel},
+    view::PodView,
 };
 use stanchion_pod::k8s_openapi::api::core::v1 as wire;
 use stanchion_runtime::{ContainerId, Descendants, ExecId, ExecRequest, ExecStdio, Runtime};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::unix::pipe,
     sync::mpsc,
 };
@@ -43,10 +44,7 @@ pub(super) async fn exec<R: Runtime>(
         return Err(bad("no command given".to_owned()));
     }
     let name = container(&view, options.container.clone())?;
-    let is_running = |state: &wire::ContainerState| state.running.is_some();
-    let running = view.statuses().filter(|it| it.name == name && it.state.as_ref().is_some_and(is_running));
-    let id = running.filter_map(|status| status.container_id.clone()).next();
-    let id = id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::from(id));
+    let id = running(&view, &name);
     let id =
         id.ok_or_else(|| ApiError(StatusCode::CONFLICT, format!("container {name} of pod {key} is not running")))?;
     let runtime = handle.runtime(&view.backend);
@@ -70,15 +68,23 @@ pub(super) async fn exec<R: Runtime>(
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
+/// Returns the id of a container, if it runs.
+fn running(view: &PodView, name: &str) -> Option<ContainerId> {
+    let is_running = |state: &wire::ContainerState| state.running.is_some();
+    let mut running = view.statuses().filter(|it| it.name == name && it.state.as_ref().is_some_and(is_running));
+    let id = running.find_map(|status| status.container_id.clone())?;
+    id.split_once("://").map(|(_, id)| ContainerId::from(id))
+}
+
 async fn run<R: Runtime>(
     runtime: &R,
     container: ContainerId,
     options: ExecOptions,
-    connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    connection: impl AsyncRead + AsyncWrite + Unpin,
 ) -> io::Result<()> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = ExecId(format!("exec-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-    let (mut input, stdin) = match options.stdin {
+    let (input, stdin) = match options.stdin {
         true => pipe_in().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
         false => (None, None),
     };
@@ -108,45 +114,58 @@ async fn run<R: Runtime>(
         };
         drop(send.send(last).await);
     };
-    let written = async {
-        while let Some((channel, bytes)) = frames.recv().await {
-            frame::write(&mut to, channel, &bytes).await?;
-            if matches!(channel, Channel::Exit | Channel::Error) {
-                break;
-            }
-        }
-        to.shutdown().await
-    };
-    let received = async {
-        while let Some((channel, bytes)) = frame::read(&mut from).await? {
-            match channel {
-                Channel::Stdin if bytes.is_empty() => input = None,
-                Channel::Stdin => {
-                    if let Some(pipe) = &mut input {
-                        // The process may have closed its input.
-                        if pipe.write_all(&bytes).await.is_err() {
-                            input = None;
-                        }
-                    }
-                }
-                Channel::Resize => {
-                    if let Ok(size) = serde_json::from_slice(&bytes)
-                        && let Err(error) = runtime.resize_exec(id.clone(), size).await
-                    {
-                        tracing::debug!(error = error.chain(), "resizing a terminal failed");
-                    }
-                }
-                _ => {}
-            }
-        }
-        // The client has disconnected.
-        Ok::<_, io::Error>(())
-    };
+    let written = write_frames(&mut to, &mut frames);
+    let received = read_frames(&mut from, input, runtime, &id);
     let answered = async { tokio::join!(finished, written).1 };
     tokio::select! {
         done = answered => done,
         gone = received => gone,
     }
+}
+
+/// Writes frames to the client, up to the last one.
+async fn write_frames(
+    to: &mut (impl AsyncWrite + Unpin),
+    frames: &mut mpsc::Receiver<(Channel, Vec<u8>)>,
+) -> io::Result<()> {
+    while let Some((channel, bytes)) = frames.recv().await {
+        frame::write(to, channel, &bytes).await?;
+        if matches!(channel, Channel::Exit | Channel::Error) {
+            break;
+        }
+    }
+    to.shutdown().await
+}
+
+/// Passes the client's input and terminal sizes on, until the client disconnects.
+async fn read_frames<R: Runtime>(
+    from: &mut (impl AsyncRead + Unpin),
+    mut input: Option<pipe::Sender>,
+    runtime: &R,
+    id: &ExecId,
+) -> io::Result<()> {
+    while let Some((channel, bytes)) = frame::read(from).await? {
+        match channel {
+            Channel::Stdin if bytes.is_empty() => input = None,
+            Channel::Stdin => {
+                if let Some(pipe) = &mut input {
+                    // The process may have closed its input.
+                    if pipe.write_all(&bytes).await.is_err() {
+                        input = None;
+                    }
+                }
+            }
+            Channel::Resize => {
+                if let Ok(size) = serde_json::from_slice(&bytes)
+                    && let Err(error) = runtime.resize_exec(id.clone(), size).await
+                {
+                    tracing::debug!(error = error.chain(), "resizing a terminal failed");
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 async fn copy(mut from: pipe::Receiver, channel: Channel, to: mpsc::Sender<(Channel, Vec<u8>)>) {

@@ -15,7 +15,7 @@ use futures_util::{
 };
 use jiff::Timestamp;
 use serde::Deserialize;
-use stanchion_pod::PodKey;
+use stanchion_pod::{PodKey, k8s_openapi::api::core::v1 as wire};
 use stanchion_runtime::{ContainerId, Error, ErrorKind, Runtime};
 use tokio::sync::mpsc;
 
@@ -49,7 +49,7 @@ pub(super) async fn log<R: Runtime>(
     Query(options): Query<Options>,
 ) -> Result<Response, ApiError> {
     let (key, view) = find(&handle, namespace, name)?;
-    let name = container(&view, options.container)?;
+    let name = container(&view, options.container.clone())?;
     let status = view.statuses().find(|status| status.name == name);
     let attempt = status.and_then(|status| u32::try_from(status.restart_count).ok()).unwrap_or(0);
     let uid = view.pod.metadata.uid.clone().unwrap_or_default();
@@ -60,16 +60,7 @@ pub(super) async fn log<R: Runtime>(
         (true, Some(before)) => directory.join(format!("{before}.log")),
         (true, None) => return Err(bad(no_previous(&name, &key.name))),
     };
-    let since = match (options.since_seconds, options.since_time) {
-        (Some(_), Some(_)) => {
-            return Err(bad("at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned()));
-        }
-        (Some(seconds), None) => {
-            let before = Duration::try_from_secs_f64(seconds).map_err(|error| bad(format!("sinceSeconds: {error}")))?;
-            Some(handle.clock.now().checked_sub(before).unwrap_or(Timestamp::MIN))
-        }
-        (None, time) => time,
-    };
+    let since = since(&options, handle.clock.now()).map_err(bad)?;
     let wanted = LogOptions { tail: options.tail_lines, since, timestamps: options.timestamps };
     let stream = stream(&exchange)?;
     let has_ended = {
@@ -94,11 +85,7 @@ pub(super) async fn log<R: Runtime>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(cannot_read(&error)),
     }
-    let id = status.and_then(|status| match options.previous {
-        true => status.last_state.as_ref()?.terminated.as_ref()?.container_id.clone(),
-        false => status.container_id.clone(),
-    });
-    let id = id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::from(id));
+    let id = status.and_then(|status| instance(status, options.previous));
     if let (Some(id), Some(runtime)) = (id, handle.runtime(&view.backend)) {
         let kept = RuntimeLog::new(runtime, id, wanted);
         match answer(async move { kept.copy(follow, &to).await }, pieces, stream).await {
@@ -114,6 +101,27 @@ pub(super) async fn log<R: Runtime>(
     let waiting = status.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
     let why = why_not_yet(waiting.as_deref());
     Err(bad(format!("container {name:?} in pod {:?} is waiting to start: {why}", key.name)))
+}
+
+/// Returns the time from which entries are wanted.
+fn since(options: &Options, now: Timestamp) -> Result<Option<Timestamp>, String> {
+    match (options.since_seconds, options.since_time) {
+        (Some(_), Some(_)) => Err("at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned()),
+        (Some(seconds), None) => {
+            let before = Duration::try_from_secs_f64(seconds).map_err(|error| format!("sinceSeconds: {error}"))?;
+            Ok(Some(now.checked_sub(before).unwrap_or(Timestamp::MIN)))
+        }
+        (None, time) => Ok(time),
+    }
+}
+
+/// Returns the id of a container's present or previous instance in its runtime.
+fn instance(status: &wire::ContainerStatus, is_previous: bool) -> Option<ContainerId> {
+    let id = match is_previous {
+        true => status.last_state.as_ref()?.terminated.as_ref()?.container_id.as_deref(),
+        false => status.container_id.as_deref(),
+    };
+    id?.split_once("://").map(|(_, id)| ContainerId::from(id))
 }
 
 fn failed(message: String) -> ApiError {

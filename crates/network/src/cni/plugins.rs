@@ -100,22 +100,7 @@ impl Plugins {
         // A file in memory needs no reader, unlike a pipe.
         let mut stdin = File::from(memfd_create("cni", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
         stdin.write_all(input.to_string().as_bytes()).and_then(|()| stdin.rewind()).map_err(failed)?;
-        let mut command = Command::new(&program);
-        command
-            .env_clear()
-            .env("CNI_COMMAND", call.command)
-            .env("CNI_CONTAINERID", call.sandbox)
-            .env("CNI_NETNS", call.namespace.unwrap_or(Path::new("")))
-            .env("CNI_IFNAME", super::INTERFACE)
-            .env("CNI_ARGS", call.arguments)
-            .env("CNI_PATH", std::env::join_paths(&self.directories).unwrap_or_default())
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH)))
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // The process group is killed with all processes that the plugin starts.
-            .process_group(0);
-        let child = command.spawn().map_err(failed)?;
+        let child = self.command(&program, call, stdin).spawn().map_err(failed)?;
         let (ended, printed, complaints) = self.wait(child).map_err(failed)?;
         let status = match ended {
             Ended::ByItself(status) => status,
@@ -134,16 +119,28 @@ impl Plugins {
             }
             return Ok(printed);
         }
-        let why = match serde_json::from_slice::<Failure>(&printed) {
-            Ok(Failure { code, msg, details }) if details.is_empty() => format!("{msg} (code {code})"),
-            Ok(Failure { code, msg, details }) => format!("{msg}: {details} (code {code})"),
-            Err(_) => {
-                let said = String::from_utf8_lossy(&printed);
-                let said = [said.trim(), &complaints].into_iter().find(|it| !it.is_empty());
-                format!("{status}: {}", said.unwrap_or("without a word"))
-            }
-        };
+        let why = reason(status, &printed, &complaints);
         Err(Error::new(ErrorKind::Other, format!("{what}: it failed")).because(why))
+    }
+
+    /// Returns the command for a call.
+    fn command(&self, program: &Path, call: Call<'_>, stdin: File) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("CNI_COMMAND", call.command)
+            .env("CNI_CONTAINERID", call.sandbox)
+            .env("CNI_NETNS", call.namespace.unwrap_or(Path::new("")))
+            .env("CNI_IFNAME", super::INTERFACE)
+            .env("CNI_ARGS", call.arguments)
+            .env("CNI_PATH", std::env::join_paths(&self.directories).unwrap_or_default())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH)))
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // The process group is killed with all processes that the plugin starts.
+            .process_group(0);
+        command
     }
 
     /// Returns how the program ended, and its output on standard output and standard error.
@@ -186,6 +183,19 @@ impl Plugins {
             }
         };
         Ok((how, printed.bytes, complaints.bytes))
+    }
+}
+
+/// Returns the reason why a plugin failed: its own error, or else its output.
+fn reason(status: ExitStatus, printed: &[u8], complaints: &str) -> String {
+    match serde_json::from_slice::<Failure>(printed) {
+        Ok(Failure { code, msg, details }) if details.is_empty() => format!("{msg} (code {code})"),
+        Ok(Failure { code, msg, details }) => format!("{msg}: {details} (code {code})"),
+        Err(_) => {
+            let said = String::from_utf8_lossy(printed);
+            let said = [said.trim(), complaints].into_iter().find(|it| !it.is_empty());
+            format!("{status}: {}", said.unwrap_or("without a word"))
+        }
     }
 }
 
