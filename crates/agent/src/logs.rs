@@ -69,7 +69,7 @@ impl Log {
     pub fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut out = Vec::new();
         while out.is_empty() {
-            if !self.files.step(&mut |entry| self.text.add(entry, &mut out))? {
+            if !self.files.read_next(&mut |entry| self.text.add(entry, &mut out))? {
                 return Ok(None);
             }
         }

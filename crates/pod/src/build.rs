@@ -61,9 +61,10 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision, origin: Orig
 fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
     let ports: Vec<_> = wire.ports.iter().flatten().filter_map(port).collect();
     // Commands of probes expand only variables with a literal `value`, as kubelet's do.
-    let said: BTreeMap<_, _> =
+    let literals: BTreeMap<_, _> =
         wire.env.iter().flatten().filter_map(|it| Some((it.name.as_str(), it.value.as_deref()?))).collect();
-    let context = lifecycle::Context { ports: &ports, expand: &|word| expand(word, |name| said.get(name).copied()) };
+    let context =
+        lifecycle::Context { ports: &ports, expand: &|word| expand(word, |name| literals.get(name).copied()) };
     let hook = |of: fn(&wire::Lifecycle) -> Option<&wire::LifecycleHandler>| {
         context.hook(wire.lifecycle.as_ref().and_then(of)?)
     };
@@ -104,7 +105,7 @@ fn pull_policy(policy: Option<&str>) -> PullPolicy {
     }
 }
 
-/// The longest span, seconds: 68 years. A clock cannot be that much later and a year more.
+/// Maximum span of time, seconds: 68 years. The present time plus this much cannot overflow.
 const MAX_SECONDS: i64 = i32::MAX as i64;
 
 fn seconds(number: Option<i64>) -> Duration {

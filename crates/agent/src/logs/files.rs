@@ -113,7 +113,7 @@ impl LogFiles {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn step(&mut self, each: &mut impl FnMut(Entry<'_>)) -> io::Result<bool> {
+    pub fn read_next(&mut self, each: &mut impl FnMut(Entry<'_>)) -> io::Result<bool> {
         loop {
             let is_last = self.parts.len() == 1;
             let Some(part) = self.parts.front_mut() else {
