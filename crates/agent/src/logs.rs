@@ -86,22 +86,22 @@ impl Log {
 
 /// Follows a log: copies it until `has_ended` returns `true` and everything has been read.
 pub(crate) async fn copy(mut log: Log, has_ended: impl Fn() -> bool, to: &Pieces) {
-    let mut still = 0;
+    let mut unchanged = 0;
     loop {
         let ended = has_ended();
         let read;
         (log, read) = next(log).await;
-        still = if matches!(read, Ok(None)) { still + 1 } else { 0 };
-        if ended && still >= QUIET_READS {
+        unchanged = if matches!(read, Ok(None)) { unchanged + 1 } else { 0 };
+        if ended && unchanged >= QUIET_READS {
             break;
         }
-        let piece =
-            read.map(|piece| piece.unwrap_or_else(|| if still == QUIET_READS { log.release() } else { Vec::new() }));
+        let piece = read
+            .map(|piece| piece.unwrap_or_else(|| if unchanged == QUIET_READS { log.release() } else { Vec::new() }));
         let (has_failed, is_empty) = (piece.is_err(), piece.as_ref().is_ok_and(Vec::is_empty));
         if !is_empty && to.send(piece).await.is_err() || has_failed {
             return;
         }
-        if still > 0 {
+        if unchanged > 0 {
             tokio::time::sleep(PERIOD).await;
         }
     }

@@ -106,7 +106,7 @@ impl Bridge {
             elements.extend(is_determined.then(|| pod.elements()).into_iter().flatten());
         }
         for (name, _, target) in self.leases.claimed().map_err(failed)?.into_iter().filter(|it| it.1 == id) {
-            if let (Some((host, protocol, number)), Some(target)) = (leases::placed(&name), target) {
+            if let (Some((host, protocol, number)), Some(target)) = (leases::parse_port_name(&name), target) {
                 let target = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, target);
                 elements.push(netfilter::Element {
                     value: Vec::new(),

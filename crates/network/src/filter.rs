@@ -176,7 +176,8 @@ impl Filter {
         let mut earlier = None;
         let mut ports = Vec::new();
         for (name, owner, target) in &claimed {
-            let (Some((host, protocol, number)), Some(address)) = (leases::placed(name), owners.get(owner.as_str()))
+            let (Some((host, protocol, number)), Some(address)) =
+                (leases::parse_port_name(name), owners.get(owner.as_str()))
             else {
                 continue;
             };

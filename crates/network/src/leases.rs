@@ -96,7 +96,7 @@ impl Leases {
 
     /// Claims a port for a sandbox.
     pub fn claim(&self, id: &str, port: &PortMapping) -> Result<()> {
-        let (map, key) = place(port);
+        let (map, key) = map_key(port);
         let shown = format!("port {}/{} of the node", port.host_port, protocol_name(port.protocol));
         match self.claim_port(id, &format!("{map} {{ {key} }}")) {
             Ok(None) => Ok(()),
@@ -115,18 +115,18 @@ impl Leases {
 
     /// Records the pod's port that a claimed port leads to.
     pub fn write_target(&self, port: &PortMapping) -> io::Result<()> {
-        let (map, key) = place(port);
+        let (map, key) = map_key(port);
         self.write_target_of(&format!("{map} {{ {key} }}"), port.container_port)
     }
 
     /// Records the pod's port by the name of the claimed port.
     pub fn write_target_of(&self, name: &str, target: u16) -> io::Result<()> {
-        write_note(&self.directory.join(TARGETS), &name.replace('/', "_"), &target.to_string())
+        write_file(&self.directory.join(TARGETS), &name.replace('/', "_"), &target.to_string())
     }
 
     /// Records that a pod's hardware address is derived from its address.
     pub fn write_hardware(&self, address: Ipv4Addr) -> io::Result<()> {
-        write_note(&self.directory.join(HARDWARE), &address.to_string(), "")
+        write_file(&self.directory.join(HARDWARE), &address.to_string(), "")
     }
 
     /// Returns every leased address with its sandbox, and whether the pod's hardware address is derived from it.
@@ -150,12 +150,12 @@ impl Leases {
 
     /// Returns whether no address is leased.
     pub fn is_empty(&self) -> io::Result<bool> {
-        is_bare(&self.addresses())
+        is_empty_or_missing(&self.addresses())
     }
 
     /// Returns whether a port is claimed.
     pub fn has_ports(&self) -> io::Result<bool> {
-        is_bare(&self.ports_dir()).map(|is_bare| !is_bare)
+        is_empty_or_missing(&self.ports_dir()).map(|is_empty_or_missing| !is_empty_or_missing)
     }
 
     /// Locks the leases and the rules made from them: one process at a time changes them.
@@ -169,9 +169,9 @@ impl Leases {
     /// Frees all leases and claims of a sandbox. Returns whether it had any.
     pub fn release(&self, id: &str) -> io::Result<bool> {
         let mut had = false;
-        for (directory, notes) in [(self.ports_dir(), TARGETS), (self.addresses(), HARDWARE)] {
+        for (directory, files) in [(self.ports_dir(), TARGETS), (self.addresses(), HARDWARE)] {
             for (name, _) in entries(&directory)?.into_iter().filter(|(_, owner)| owner == id) {
-                match fs::remove_file(self.directory.join(notes).join(&name)) {
+                match fs::remove_file(self.directory.join(files).join(&name)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
@@ -199,7 +199,7 @@ impl Leases {
 }
 
 /// Returns the location of a port in the packet filter's table: the map, and the key in it.
-pub(super) fn place(port: &PortMapping) -> (&'static str, String) {
+pub(super) fn map_key(port: &PortMapping) -> (&'static str, String) {
     let (protocol, number) = (protocol_name(port.protocol), port.host_port);
     match port.host_ip {
         None => ("ports", format!("{protocol} . {number}")),
@@ -208,7 +208,7 @@ pub(super) fn place(port: &PortMapping) -> (&'static str, String) {
 }
 
 /// Parses the name of a claimed port: address of the node, protocol, number.
-pub(super) fn placed(name: &str) -> Option<(Option<Ipv4Addr>, Protocol, u16)> {
+pub(super) fn parse_port_name(name: &str) -> Option<(Option<Ipv4Addr>, Protocol, u16)> {
     let (_, key) = name.strip_suffix(" }")?.split_once(" { ")?;
     let parts: Vec<_> = key.split(" . ").collect();
     let (host, protocol, number) = match parts[..] {
@@ -230,7 +230,7 @@ pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
 }
 
 /// Writes a file that belongs to a lease or a claim.
-fn write_note(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+fn write_file(directory: &Path, name: &str, text: &str) -> io::Result<()> {
     make_directory(directory)?;
     fs::write(directory.join(name), text)
 }
@@ -247,7 +247,7 @@ fn claim(path: &Path, id: &str) -> io::Result<Option<String>> {
 }
 
 /// Returns whether a directory is empty or missing.
-fn is_bare(directory: &Path) -> io::Result<bool> {
+fn is_empty_or_missing(directory: &Path) -> io::Result<bool> {
     match fs::read_dir(directory) {
         Ok(mut entries) => entries.next().transpose().map(|entry| entry.is_none()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
@@ -277,7 +277,7 @@ fn entries(directory: &Path) -> io::Result<Vec<(String, String)>> {
 mod tests {
     use stanchion_runtime::Protocol;
 
-    use super::{Leases, Subnet, placed};
+    use super::{Leases, Subnet, parse_port_name};
 
     #[test]
     fn addresses_are_leased_once_and_not_reused_at_once() {
@@ -297,11 +297,11 @@ mod tests {
 
     #[test]
     fn a_claimed_port_is_known_by_its_name() {
-        assert_eq!(placed("ports { udp . 53 }"), Some((None, Protocol::Udp, 53)));
+        assert_eq!(parse_port_name("ports { udp . 53 }"), Some((None, Protocol::Udp, 53)));
         let host = "192.0.2.1".parse().expect("an address");
-        assert_eq!(placed("addressed { 192.0.2.1 . tcp . 80 }"), Some((Some(host), Protocol::Tcp, 80)));
+        assert_eq!(parse_port_name("addressed { 192.0.2.1 . tcp . 80 }"), Some((Some(host), Protocol::Tcp, 80)));
         for other in ["", "ports", "ports { tcp }", "ports { icmp . 1 }", "ports { tcp . 65536 }"] {
-            assert_eq!(placed(other), None, "{other:?}");
+            assert_eq!(parse_port_name(other), None, "{other:?}");
         }
     }
 

@@ -45,10 +45,10 @@ pub(super) fn bundles(state: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
 
 /// Returns namespaces and names of pods with running containers, from these containerd state directories.
 pub(super) fn running(state: &[PathBuf]) -> Vec<(String, String)> {
-    bundles(state).flat_map(|bundles| of(&bundles)).collect()
+    bundles(state).flat_map(|bundles| pods_of(&bundles)).collect()
 }
 
-fn of(bundles: &Path) -> Vec<(String, String)> {
+fn pods_of(bundles: &Path) -> Vec<(String, String)> {
     let entries = match fs::read_dir(bundles) {
         Ok(entries) => entries,
         Err(error) => {
