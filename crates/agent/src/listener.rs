@@ -48,6 +48,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// Pause after a connection that could not be accepted because the process has too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Answer to a client that finds no place.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
     {\"message\":\"the agent answers as many requests as it can at once; try again\"}";
 
@@ -107,6 +108,7 @@ impl Exchange {
         Some(Stream { _permit: permit })
     }
 
+    /// Returns how readily the connection is closed for a new one; 0 means never.
     fn rank(&self) -> u8 {
         match self.0.stage.load(Ordering::Relaxed) {
             WAITS => 2,
@@ -116,6 +118,7 @@ impl Exchange {
     }
 }
 
+/// An open connection.
 struct Open {
     task: AbortHandle,
     exchange: Exchange,

@@ -50,7 +50,7 @@ pub async fn write(to: &mut (impl AsyncWrite + Unpin), channel: Channel, bytes: 
 /// Reads one frame; returns `None` at the end of the connection.
 ///
 /// # Errors
-/// Errors of the connection; a frame that is not one.
+/// Errors of the connection, or a malformed frame.
 pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(Channel, Vec<u8>)>> {
     let mut head = [0; 5];
     if let Err(error) = from.read_exact(&mut head).await {

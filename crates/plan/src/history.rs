@@ -31,23 +31,37 @@ const FAILURE_SHOWN: Duration = Duration::from_secs(1);
 /// A worker's memory of its tries for one pod.
 #[derive(Clone, Debug, Default)]
 pub struct History {
+    /// States of images, by the revision and its use of the image.
     images: HashMap<(Revision, ImageFor), ImageState>,
+    /// Last failures to start, by container name.
     starts: HashMap<String, Failure>,
+    /// Created containers that could not be started.
     unstarted: HashMap<ContainerId, Unstarted>,
+    /// Last failure to create the sandbox.
     sandbox: Option<Failure>,
+    /// Revision that lacks an object, with the message.
     missing: Option<(Revision, String)>,
+    /// Evicted revision, with the message.
     evicted: Option<(Revision, String)>,
     is_shutting_down: bool,
+    /// Sandboxes whose network has been released.
     stopped: HashSet<SandboxId>,
     sandboxes_to_restart: HashSet<SandboxId>,
     containers_to_restart: HashSet<ContainerId>,
     lifecycles: HashMap<ContainerId, LifecycleState>,
+    /// Termination messages.
     messages: HashMap<ContainerId, String>,
+    /// Latest known instances, by container name.
     attempts: HashMap<String, Attempt>,
+    /// Last instances that were removed with their sandbox, by container name.
     last_exits: HashMap<String, ContainerInfo>,
+    /// Containers whose wait for a restart has been announced.
     waiting: HashSet<ContainerId>,
+    /// Failed pulls whose wait has been announced, with the time of the failure.
     waiting_for_image: HashMap<(Revision, ImageFor), Instant>,
+    /// Containers whose image was pulled for their next start.
     pulled: HashSet<(Revision, String)>,
+    /// Monotonic time of each time that a runtime reports.
     instants: HashMap<Stamp, Instant>,
 }
 
