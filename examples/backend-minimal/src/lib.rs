@@ -15,7 +15,7 @@ use tokio::{
     net::UnixStream,
 };
 
-/// The table `[backend.minimal]` of the agent's configuration. A key that is not here stops the agent, by name.
+/// The table `[backend.minimal]` of the agent's configuration. A key that is not here keeps the backend closed, and is named.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
