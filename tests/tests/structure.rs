@@ -288,8 +288,11 @@ fn a_sync_of_the_worker_has_its_steps_in_the_order_that_is_written_above_it() {
     let body = after.split_once("\n    }\n").expect("it ends").0;
     // The seventh step has a function of its own.
     let (_, read_records) = source.split_once("    async fn read_records(&mut self").expect("the worker reads records");
-    let body =
-        body.replacen("self.read_records(&seen).await;", read_records.split_once("\n    }\n").expect("it ends").0, 1);
+    let body = body.replacen(
+        "self.read_records(&snapshot).await;",
+        read_records.split_once("\n    }\n").expect("it ends").0,
+        1,
+    );
     let mut text = documentation;
     let mut code = body.as_str();
     for (step, call) in SYNC {
